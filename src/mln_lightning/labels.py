@@ -1,0 +1,57 @@
+"""Where soft labels come from."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class LabelGenerator(nn.Module):
+    """Frozen features → soft label: the single linear layer of MetaLabelNet.
+
+    Algan & Ulusoy, IEEE TIP 2022: W ∈ R^{C×F} with bias, followed by a softmax.
+
+    Args:
+        feature_dim: F, at least 1.
+        num_classes: C, at least 2.
+
+    Raises:
+        ValueError: a size is out of range.
+    """
+
+    def __init__(self, feature_dim: int, num_classes: int) -> None:
+        if feature_dim < 1 or num_classes < 2:
+            raise ValueError(
+                "LabelGenerator needs feature_dim >= 1 and num_classes >= 2, "
+                f"got {feature_dim} and {num_classes}."
+            )
+        super().__init__()
+        self.linear = nn.Linear(feature_dim, num_classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(B, F)`` features → ``(B, C)`` log-probabilities."""
+        return torch.log_softmax(self.linear(features), dim=1)
+
+    @torch.no_grad()
+    def start_from(self, head: nn.Linear) -> None:
+        """Copy a classifier's last layer, so that the first soft labels are its predictions.
+
+        The published method starts at random; starting from the warm-up head keeps the classifier
+        from imitating labels that mean nothing yet.
+
+        Args:
+            head: linear layer ``(F → C)``.
+
+        Raises:
+            ValueError: the layer has another shape.
+        """
+        if head.weight.shape != self.linear.weight.shape:
+            raise ValueError(
+                f"The head maps {head.in_features} features to {head.out_features} classes, the "
+                f"label generator {self.linear.in_features} to {self.linear.out_features}."
+            )
+        self.linear.weight.copy_(head.weight)
+        if head.bias is None:
+            self.linear.bias.zero_()
+        else:
+            self.linear.bias.copy_(head.bias)

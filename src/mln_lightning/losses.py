@@ -1,0 +1,55 @@
+"""Losses as pure functions of logits and label log-probabilities."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+
+from torch import Tensor
+
+Reduction = Literal["batch", "element"]
+"""``batch``: mean over samples of sums over classes. ``element``: mean over samples and classes, as
+in the published code; C times smaller."""
+
+
+def reduce(values: Tensor, reduction: Reduction) -> Tensor:
+    """Reduce a ``(B, C)`` table of terms to a scalar; see `Reduction`."""
+    if reduction == "batch":
+        return values.sum(dim=1).mean()
+    if reduction == "element":
+        return values.mean()
+    raise ValueError(f"reduction must be 'batch' or 'element', got {reduction!r}.")
+
+
+def reverse_kl(
+    logits: Tensor, log_soft: Tensor, *, reduction: Reduction = "batch", label_eps: float = 0.0
+) -> Tensor:
+    """KL(prediction ‖ soft label), the training loss of MetaLabelNet.
+
+    Args:
+        logits: ``(B, C)`` of the classifier.
+        log_soft: ``(B, C)`` log-probabilities of the soft labels.
+        reduction: see `Reduction`.
+        label_eps: added to the soft label inside its logarithm; the published code uses 1e-10.
+            Zero is exact.
+
+    Returns:
+        ``()`` non-negative (with ``label_eps`` 0).
+    """
+    log_p = logits.log_softmax(dim=1)
+    if label_eps:
+        log_soft = (log_soft.exp() + label_eps).log()
+    return reduce(log_p.exp() * (log_p - log_soft), reduction)
+
+
+def entropy(logits: Tensor, *, reduction: Reduction = "batch") -> Tensor:
+    """Entropy of the prediction, ``()`` in nats; at most log C with the ``batch`` reduction.
+
+    Args:
+        logits: ``(B, C)`` of the classifier.
+        reduction: see `Reduction`.
+    """
+    log_p = logits.log_softmax(dim=1)
+    return -reduce(log_p.exp() * log_p, reduction)
+
+
