@@ -1,0 +1,147 @@
+"""Checkpoints that an interrupted run continues from, bit for bit."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import callbacks as lightning_callbacks
+
+from mln_lightning.batch import StepOutput, TrainBatch
+from mln_lightning.data import NoisyLabelDataModule
+from mln_lightning.errors import RunStopped
+from mln_lightning.files import replacing
+from mln_lightning.models.base import NonFiniteLossError, NoisyLabelModule
+
+
+class Checkpoint(lightning_callbacks.Checkpoint):
+    """Writes ``last.ckpt`` and ``best.ckpt`` and stops cleanly on SIGINT and SIGTERM.
+
+    ``last.ckpt`` is written at the end of every epoch and every ``every_n_steps`` steps between;
+    ``best.ckpt`` at the end of an epoch whose validation accuracy is at least as good as all
+    before. Runs last of all callbacks. A step whose loss was not finite stops the run before any
+    checkpoint is overwritten.
+
+    Args:
+        every_n_steps: steps between two writes within an epoch, at least 1.
+        monitor: name of the metric, larger is better, that selects the best epoch.
+
+    Raises:
+        ValueError: ``every_n_steps`` is smaller than 1.
+    """
+
+    def __init__(self, every_n_steps: int = 100, monitor: str = "val/accuracy") -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"every_n_steps must be at least 1, got {every_n_steps}.")
+        self.every_n_steps = every_n_steps
+        self.monitor = monitor
+        self.best_score = float("-inf")
+        self.best_epoch = -1  # from 0
+        self.seconds = 0.0
+        self.seconds_before = 0.0
+        self._clock = time.monotonic()
+        self._signal: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    # -- saving -----------------------------------------------------------------------------------
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: StepOutput,
+        batch: TrainBatch,
+        batch_idx: int,
+    ) -> None:
+        """Save in mid-epoch, when it is time or a signal has come."""
+        # An epoch's last batch is left to on_train_epoch_end: a checkpoint taken here would skip
+        # the validation and the schedule of that epoch when it is resumed.
+        if batch_idx + 1 >= trainer.num_training_batches:
+            return
+        if self._signal is not None or trainer.global_step % self.every_n_steps == 0:
+            self._save(trainer, pl_module, "last.ckpt")
+            self._stop_if_asked(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the epoch, and the best epoch so far."""
+        score = trainer.callback_metrics.get(self.monitor)
+        if score is not None and float(score) >= self.best_score:
+            self.best_score, self.best_epoch = float(score), trainer.current_epoch
+            self._save(trainer, pl_module, "best.ckpt")
+        self._save(trainer, pl_module, "last.ckpt")
+        self._stop_if_asked(trainer)
+
+    def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
+        path = self._folder(trainer) / name
+        if isinstance(pl_module, NoisyLabelModule):
+            try:
+                pl_module.check_finite()
+            except NonFiniteLossError as error:
+                last = self._folder(trainer) / "last.ckpt"
+                kept = f"The last good checkpoint is {last}." if last.exists() else "No checkpoint."
+                raise NonFiniteLossError(f"{error} {kept}") from None
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+        with replacing(path) as temporary:
+            trainer.save_checkpoint(temporary)
+
+    @staticmethod
+    def _folder(trainer: Trainer) -> Path:
+        return Path(trainer.default_root_dir)
+
+    # -- signals ----------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on SIGINT and SIGTERM set a flag that is acted on between two steps."""
+        self._clock = time.monotonic()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._remember)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        while self._previous:
+            number, handler = self._previous.popitem()
+            signal.signal(number, handler)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Give the signals back."""
+        self.teardown(trainer, pl_module, "fit")
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self._signal = number
+
+    def _stop_if_asked(self, trainer: Trainer) -> None:
+        if self._signal is not None:
+            raise RunStopped(self._signal, self._folder(trainer) / "last.ckpt")
+
+    # -- state ------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Say what the run was trained on, so that no other data set continues it."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(data, NoisyLabelDataModule):
+            checkpoint["trained_on"] = data.fingerprint()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best epoch so far and the seconds spent."""
+        return {
+            "best_score": self.best_score,
+            "best_epoch": self.best_epoch,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue with the best epoch and the clock of a checkpoint."""
+        self.best_score = state_dict["best_score"]
+        self.best_epoch = state_dict["best_epoch"]
+        self.seconds = self.seconds_before = state_dict["seconds"]

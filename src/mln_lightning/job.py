@@ -1,0 +1,186 @@
+"""One run: build, fit, test, export."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger, WandbLogger
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from torch import nn
+
+from mln_lightning.callbacks import Checkpoint, History
+from mln_lightning.data import NoisyLabelDataModule
+from mln_lightning.export import export_labels, write_classifier
+from mln_lightning.files import write_atomically
+from mln_lightning.models import NoisyLabelModule
+from mln_lightning.results import RunResults, commit, last_values, versions, write_results
+from mln_lightning.summary import summary_rows, summary_table
+
+
+def run_job(
+    cfg: DictConfig, run_dir: Path, *, choices: Mapping[str, str], overrides: Sequence[str]
+) -> None:
+    """Train, test and export one composed configuration into ``run_dir``.
+
+    Continues from ``cfg.ckpt_path``, or from ``run_dir/last.ckpt`` where that exists.
+
+    Args:
+        cfg: composed and checked configuration.
+        run_dir: the run's folder; made here.
+        choices: chosen configuration groups, for the record.
+        overrides: command-line overrides, for the record.
+
+    Raises:
+        ValueError: something in the data, the configuration or the checkpoint does not fit.
+        FileNotFoundError: a file of the data set or the checkpoint is missing.
+        OSError: a file could not be written.
+        RunStopped: a signal stopped the run after a checkpoint was written.
+    """
+    started = time.monotonic()
+    quiet()
+    torch.manual_seed(cfg.seed)
+    data: NoisyLabelDataModule = instantiate(cfg.dataset, noise=instantiate(cfg.noise))
+    data.setup("fit")  # what is wrong with the data is said before anything is written
+    model: NoisyLabelModule = instantiate(cfg.model)
+    resume = checkpoint_to_resume(cfg.ckpt_path, run_dir)
+    if resume is not None:
+        check_checkpoint(resume, model, data)
+
+    run_dir.mkdir(parents=True, exist_ok=True)
+    composed = OmegaConf.to_container(cfg, resolve=True)
+    write_atomically(run_dir / "config.yaml", OmegaConf.to_yaml(composed))
+    data.noise_record().save(run_dir / "noise.npz")
+
+    callbacks: list[Callback] = list(instantiate(cfg.callbacks).values())
+    history = next(c for c in callbacks if isinstance(c, History))
+    checkpoint = next(c for c in callbacks if isinstance(c, Checkpoint))
+    logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
+    if logger is not None:
+        logger.log_hyperparams(composed)
+    trainer: Trainer = instantiate(
+        cfg.trainer, callbacks=callbacks, logger=logger or False, default_root_dir=run_dir
+    )
+    trainer.fit(model, datamodule=data, ckpt_path=resume)
+
+    metrics = last_values(history.rows)
+    metrics["test/accuracy_last"] = test_accuracy(trainer, model, data)
+    labels = export_labels(run_dir, model, data)
+    write_classifier(run_dir, model.network)
+    load_network(run_dir / "best.ckpt", model.network)
+    metrics["test/accuracy_selected"] = test_accuracy(trainer, model, data)
+    results: RunResults = {
+        "choices": dict(choices),
+        "overrides": list(overrides),
+        "seeds": {"seed": cfg.seed, "data_seed": cfg.data_seed},
+        "metrics": metrics,
+        "epochs": {"last": trainer.current_epoch, "selected": checkpoint.best_epoch + 1},
+        "noise": {"rate_asked": cfg.rate, "rate_measured": data.noise_rate},
+        "labels": labels,
+        "seconds": {
+            "fit": round(checkpoint.seconds, 2),
+            "total": round(time.monotonic() - started + checkpoint.seconds_before, 2),
+        },
+        "versions": versions(),
+        "commit": commit(),
+        "device": device_name(trainer),
+    }
+    if isinstance(logger, WandbLogger):
+        log_final_table(logger, results)
+    write_results(run_dir, results)
+    console = Console(highlight=False)
+    console.print(summary_table(results))
+    console.print(f"Everything is in {run_dir}", soft_wrap=True)
+
+
+def quiet() -> None:
+    """Leave the screen to the run: no adverts, tips and advice of the libraries below."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    os.environ.setdefault("WANDB_SILENT", "true")
+    # Small data sets need no loader processes; our samplers resume in mid-epoch by themselves.
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*checkpoint that ended before the epoch ended.*")
+
+
+def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
+    """The checkpoint a run starts from: the named one, else the folder's last one, else none."""
+    if ckpt_path not in (None, "last"):
+        return Path(ckpt_path)
+    last = run_dir / "last.ckpt"
+    return last if ckpt_path == "last" or last.exists() else None
+
+
+def check_checkpoint(path: Path, model: NoisyLabelModule, data: NoisyLabelDataModule) -> None:
+    """Refuse a checkpoint that belongs to another network, method or data set.
+
+    Raises:
+        ValueError: says what differs.
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no checkpoint {path}; give the path of a .ckpt file.")
+    try:
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        state, trained_on = saved["state_dict"], saved["trained_on"]
+    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path} is not a checkpoint of a run, or is damaged ({type(error).__name__}); "
+            "delete it to start from the beginning."
+        ) from error
+    if trained_on != data.fingerprint():
+        raise ValueError(
+            f"{path} was trained on {trained_on['name']} with labels {trained_on['labels'][:8]}, "
+            f"this run is on {data.info.name} with labels {data.fingerprint()['labels'][:8]}; "
+            "resume with the same dataset, noise, rate, num_meta and data_seed."
+        )
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    saved_shapes = {name: tuple(value.shape) for name, value in state.items()}
+    if shapes != saved_shapes:
+        different = sorted(
+            name
+            for name in shapes.keys() | saved_shapes.keys()
+            if shapes.get(name) != saved_shapes.get(name)
+        )
+        raise ValueError(
+            f"{path} belongs to another model or network: {len(different)} of its tensors differ, "
+            f"the first is {different[0]}; resume with the same model and model/network."
+        )
+
+
+def test_accuracy(trainer: Trainer, model: NoisyLabelModule, data: NoisyLabelDataModule) -> float:
+    """Accuracy of the model's present weights on the clean test set, a fraction."""
+    return float(trainer.test(model, datamodule=data, verbose=False)[0]["test/accuracy"])
+
+
+def load_network(checkpoint: Path, network: nn.Module) -> None:
+    """Load the network's part of a checkpoint into ``network``."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    prefix = "network."
+    network.load_state_dict(
+        {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
+    )
+
+
+def log_final_table(logger: WandbLogger, results: RunResults) -> None:
+    """Send the final table to W&B and close its run, so that a sweep's next one is another."""
+    tests = {k: v for k, v in results["metrics"].items() if k.startswith("test/")}
+    logger.log_metrics(tests)
+    rows = [list(row) for row in summary_rows(results)]
+    logger.log_table("results", columns=["quantity", "value"], data=rows)
+    logger.experiment.finish()
+
+
+def device_name(trainer: Trainer) -> str:
+    """Name of the GPU, or of the kind of device."""
+    device = trainer.strategy.root_device
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

@@ -1,0 +1,8 @@
+"""Learning methods as LightningModules, one per file."""
+
+from mln_lightning.models.base import MetaModule, NoisyLabelModule
+from mln_lightning.models.finetune import Finetune
+from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.supervised import Supervised
+
+__all__ = ["Finetune", "MetaLabelNet", "MetaModule", "NoisyLabelModule", "Supervised"]

@@ -1,0 +1,284 @@
+"""What all learning methods share: warm-up, stepping, evaluation, and the meta step."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from typing import Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MeanMetric
+from torchmetrics.classification import MulticlassAccuracy
+
+from mln_lightning.batch import Batch, StepOutput, TrainBatch
+from mln_lightning.meta import Backend, MetaStep, meta_step, stateless
+
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
+SchedulerFactory = Callable[[Optimizer], LRScheduler]
+
+
+class NonFiniteLossError(ValueError):
+    """A loss was NaN or infinite; the message names the step and what to do."""
+
+
+class NoisyLabelModule(LightningModule, ABC):
+    """Warm-up, manual optimisation, evaluation and epoch means, shared by all methods.
+
+    A method implements `noisy_step`; until ``warmup_epochs`` have passed, every step is a
+    cross-entropy step on the observed labels instead. ``global_step`` counts batches.
+
+    Args:
+        network: any classifier, images ``(B, K, H, W)`` → logits ``(B, C)``.
+        num_classes: C, at least 2.
+        optimizer: parameters → optimiser of the network.
+        scheduler: optimiser → learning-rate schedule, stepped once per epoch; None = constant.
+        warmup_epochs: number of initial epochs on the observed labels, at least 0.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int,
+        optimizer: OptimizerFactory,
+        *,
+        scheduler: SchedulerFactory | None = None,
+        warmup_epochs: int = 0,
+    ) -> None:
+        if num_classes < 2:
+            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
+        if warmup_epochs < 0:
+            raise ValueError(f"warmup_epochs must be 0 or more, got {warmup_epochs}.")
+        super().__init__()
+        self.automatic_optimization = False
+        self.network = network
+        self.num_classes = num_classes
+        self.warmup_epochs = warmup_epochs
+        self.warmed_up = False
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        # Persistent, so that a checkpoint in mid-epoch carries the sums of the epoch so far.
+        self.epoch_means = nn.ModuleDict({"train/loss": MeanMetric(), "meta/loss": MeanMetric()})
+        for metric in self.epoch_means.values():
+            metric.persistent(True)
+        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
+
+    # -- training -----------------------------------------------------------------------------
+
+    def training_step(self, batch: TrainBatch, batch_idx: int) -> StepOutput:
+        """One warm-up step or one step of the method; see `noisy_step`."""
+        if self.current_epoch < self.warmup_epochs:
+            output = self._warmup_step(batch["train"])
+        else:
+            if not self.warmed_up:
+                self.on_warmup_end()
+                self.warmed_up = True
+            output = self.noisy_step(batch)
+        self._record(output)
+        return output
+
+    @abstractmethod
+    def noisy_step(self, batch: TrainBatch) -> StepOutput:
+        """One step of the method after warm-up: computes its loss and calls `descend`."""
+
+    def on_warmup_end(self) -> None:  # noqa: B027 - a hook that most methods leave empty
+        """Called once, before the first step after warm-up."""
+
+    def descend(self, loss: Tensor) -> None:
+        """One optimiser step of the network on ``loss`` ``()``, with AMP and DDP by Lightning."""
+        optimizer = self._network_optimizer()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+
+    def _warmup_step(self, train: Batch) -> StepOutput:
+        logits = self.network(train.images)
+        loss = cross_entropy(logits, train.labels)
+        self.descend(loss)
+        return {"loss": loss.detach(), "logits": logits.detach()}
+
+    def _network_optimizer(self) -> LightningOptimizer:
+        optimizers = self.optimizers()
+        first = optimizers[0] if isinstance(optimizers, list) else optimizers
+        assert isinstance(first, LightningOptimizer)
+        return first
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """The network's optimiser first, so that it alone advances ``global_step``."""
+        optimizer = self._optimizer(self.network.parameters())
+        return [optimizer], [self._scheduler(optimizer)] if self._scheduler else []
+
+    # -- epoch means, and losses that are not finite --------------------------------------------
+
+    def _record(self, output: StepOutput) -> None:
+        self.epoch_means["train/loss"].update(output["loss"])
+        bad = ~torch.isfinite(output["loss"])
+        if "meta_loss" in output:
+            self.epoch_means["meta/loss"].update(output["meta_loss"])
+            bad = bad | ~torch.isfinite(output["meta_loss"])
+        # Latched on the device: reading it here would make the host wait for every step.
+        step = torch.where(bad, self.global_step - 1, -1)
+        self.first_bad_step = torch.where(self.first_bad_step < 0, step, self.first_bad_step)
+
+    def check_finite(self) -> None:
+        """Raise if any loss since the start was NaN or infinite; waits for the device.
+
+        Raises:
+            NonFiniteLossError: names the step, the epoch and the batch.
+        """
+        step = int(self.first_bad_step)
+        if step >= 0:
+            per_epoch = int(self.trainer.num_training_batches)
+            raise NonFiniteLossError(
+                f"The loss was not finite at step {step} (epoch {step // per_epoch}, batch "
+                f"{step % per_epoch}); lower the learning rate or virtual_lr, or look at that batch."
+            )
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch means and step the schedule, which manual optimisation leaves to us."""
+        for name, metric in self.epoch_means.items():
+            if metric.update_called:
+                self.log(name, metric.compute())
+            metric.reset()
+        schedule = self.lr_schedulers()
+        if isinstance(schedule, LRScheduler):
+            schedule.step()
+
+    # -- evaluation -----------------------------------------------------------------------------
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of the network for normalised images ``(B, K, H, W)``."""
+        logits: Tensor = self.network(images)
+        return logits
+
+    @torch.no_grad()
+    def soft_labels(self, images: Tensor) -> Tensor:
+        """``(B, K, H, W)`` → the soft labels ``(B, C)`` this method would train on, probabilities.
+
+        A method without soft labels answers with its classifier's probabilities.
+        """
+        probabilities: Tensor = self(images).softmax(dim=1)
+        return probabilities
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy against the *observed* labels of the validation part."""
+        self.val_accuracy.update(self(batch.images), batch.labels)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/accuracy``."""
+        self.log("val/accuracy", self.val_accuracy.compute())
+        self.val_accuracy.reset()
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Accuracy on the clean test set."""
+        self.test_accuracy.update(self(batch.images), batch.labels)
+
+    def on_test_epoch_end(self) -> None:
+        """Log ``test/accuracy``."""
+        self.log("test/accuracy", self.test_accuracy.compute(), logger=False)
+        self.test_accuracy.reset()
+
+    # -- checkpoints ------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Remember whether the warm-up has ended."""
+        checkpoint["warmed_up"] = self.warmed_up
+
+    def on_load_checkpoint(self, checkpoint: dict[str, object]) -> None:
+        """Restore whether the warm-up has ended."""
+        self.warmed_up = bool(checkpoint["warmed_up"])
+
+
+class MetaModule(NoisyLabelModule, ABC):
+    """Adds meta parameters φ and their update from the clean meta batch.
+
+    Args:
+        network: see `NoisyLabelModule`.
+        num_classes: see `NoisyLabelModule`.
+        optimizer: see `NoisyLabelModule`.
+        meta_optimizer: parameters → optimiser of φ (the paper's step size β is its rate).
+        scheduler: see `NoisyLabelModule`.
+        warmup_epochs: see `NoisyLabelModule`.
+        virtual_lr: size of the virtual step (the paper's α), at least 0. The size of the meta
+            gradient is proportional to it.
+        meta_backend: how the meta gradient is computed; see `mln_lightning.meta.meta_step`.
+        meta_buffers: ``copy`` keeps the meta batch out of the network's batch-norm statistics,
+            ``share`` lets it in, as the published code does.
+
+    Raises:
+        ValueError: an argument is out of range.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int,
+        optimizer: OptimizerFactory,
+        meta_optimizer: OptimizerFactory,
+        *,
+        scheduler: SchedulerFactory | None = None,
+        warmup_epochs: int = 0,
+        virtual_lr: float = 1.0,
+        meta_backend: Backend = "jvp",
+        meta_buffers: Literal["copy", "share"] = "copy",
+    ) -> None:
+        super().__init__(
+            network, num_classes, optimizer, scheduler=scheduler, warmup_epochs=warmup_epochs
+        )
+        if virtual_lr < 0:
+            raise ValueError(f"virtual_lr must be 0 or more, got {virtual_lr}.")
+        self.virtual_lr = virtual_lr
+        self.meta_backend: Backend = meta_backend
+        self.meta_buffers: Literal["copy", "share"] = meta_buffers
+        self._meta_optimizer = meta_optimizer
+        self.epoch_means["meta/grad_norm"] = MeanMetric()
+        self.epoch_means["meta/grad_norm"].persistent(True)
+
+    @abstractmethod
+    def meta_parameters(self) -> Iterable[nn.Parameter]:
+        """The parameters φ that the meta gradient updates."""
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """The network's optimiser and schedule, then the meta optimiser."""
+        optimizers, schedules = super().configure_optimizers()
+        return [*optimizers, self._meta_optimizer(self.meta_parameters())], schedules
+
+    def meta_step(self, images: Tensor, head_loss: Callable[[Tensor], Tensor], meta: Batch) -> MetaStep:
+        """One step of the meta optimiser on φ; see `mln_lightning.meta.meta_step`.
+
+        Args:
+            images: ``(B, K, H, W)`` of the training batch.
+            head_loss: logits ``(B, C)`` ↦ training loss ``()``, closing over φ.
+            meta: clean batch; its size may differ.
+
+        Returns:
+            The step, whose ``logits`` the conventional loss reuses.
+        """
+        virtual = stateless(self.network, buffers=self.meta_buffers)
+        wrt = tuple(self.meta_parameters())
+        step = meta_step(
+            stateless(self.network, buffers="share"),
+            dict(self.network.named_parameters()),
+            images,
+            head_loss,
+            lambda params: cross_entropy(virtual(params, meta.images), meta.labels),
+            wrt,
+            lr=self.virtual_lr,
+            backend=self.meta_backend,
+        )
+        for parameter, grad in zip(wrt, step.grads, strict=True):
+            parameter.grad = grad
+        # The raw optimiser: a step of Lightning's wrapper would count as a batch.
+        self.trainer.optimizers[1].step()
+        self.epoch_means["meta/grad_norm"].update(torch.stack([g.norm() for g in step.grads]).norm())
+        return step

@@ -1,0 +1,23 @@
+"""Warm-up on the observed labels, then training on the clean meta set alone."""
+
+from __future__ import annotations
+
+from torch.nn.functional import cross_entropy
+
+from mln_lightning.batch import StepOutput, TrainBatch
+from mln_lightning.models.base import NoisyLabelModule
+
+
+class Finetune(NoisyLabelModule):
+    """After warm-up, every step is a cross-entropy step on the meta batch.
+
+    With ``warmup_epochs=0`` this is training on the clean meta set alone (``model=clean_only``).
+    """
+
+    def noisy_step(self, batch: TrainBatch) -> StepOutput:
+        """θ ← θ − lr · ∂θ cross_entropy(network(x_meta), clean label)."""
+        meta = batch["meta"]
+        logits = self.network(meta.images)
+        loss = cross_entropy(logits, meta.labels)
+        self.descend(loss)
+        return {"loss": loss.detach(), "logits": logits.detach()}

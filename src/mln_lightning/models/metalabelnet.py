@@ -1,0 +1,138 @@
+"""MetaLabelNet: a label generator trained by the meta gradient (Algan & Ulusoy, IEEE TIP 2022)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from mln_lightning.batch import StepOutput, TrainBatch
+from mln_lightning.labels import LabelGenerator
+from mln_lightning.losses import Reduction, entropy, reverse_kl
+from mln_lightning.meta import Backend
+from mln_lightning.models.base import MetaModule, OptimizerFactory, SchedulerFactory
+from mln_lightning.networks import features, find_head
+
+
+class MetaLabelNet(MetaModule):
+    """Soft labels from a single linear layer on frozen features, taught by a clean meta set.
+
+    The paper's α is ``virtual_lr``, its β the learning rate of ``meta_optimizer``.
+
+    Args:
+        network: see `NoisyLabelModule`; its last linear layer is the head.
+        num_classes: C.
+        optimizer: see `NoisyLabelModule`.
+        meta_optimizer: parameters → optimiser of the label generator.
+        scheduler: see `NoisyLabelModule`.
+        warmup_epochs: at least 0.
+        virtual_lr: size of the virtual step; acts together with ``reduction``.
+        entropy_weight: weight, at least 0, of the prediction's entropy in the conventional loss.
+            With 1 that loss is a reverse cross-entropy.
+        reduction: ``batch`` or ``element`` (published code; C times smaller), for both losses.
+        label_eps: inside the logarithm of the soft label; the published code uses 1e-10.
+        generator_start: ``head`` copies the warmed-up head into the label generator, ``random``
+            leaves it as initialised (published code).
+        head: dotted name of the network's last linear layer; None finds it.
+        meta_backend: see `MetaModule`.
+        meta_buffers: see `MetaModule`.
+
+    Raises:
+        ValueError: an argument is out of range, or the head is not found.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        num_classes: int,
+        optimizer: OptimizerFactory,
+        meta_optimizer: OptimizerFactory,
+        *,
+        scheduler: SchedulerFactory | None = None,
+        warmup_epochs: int = 1,
+        virtual_lr: float = 1.0,
+        entropy_weight: float = 1.0,
+        reduction: Reduction = "batch",
+        label_eps: float = 0.0,
+        generator_start: Literal["head", "random"] = "head",
+        head: str | None = None,
+        meta_backend: Backend = "jvp",
+        meta_buffers: Literal["copy", "share"] = "copy",
+    ) -> None:
+        super().__init__(
+            network,
+            num_classes,
+            optimizer,
+            meta_optimizer,
+            scheduler=scheduler,
+            warmup_epochs=warmup_epochs,
+            virtual_lr=virtual_lr,
+            meta_backend=meta_backend,
+            meta_buffers=meta_buffers,
+        )
+        if entropy_weight < 0:
+            raise ValueError(f"entropy_weight must be 0 or more, got {entropy_weight}.")
+        if generator_start not in ("head", "random"):
+            raise ValueError(
+                f"generator_start must be 'head' or 'random', got {generator_start!r}."
+            )
+        self.entropy_weight = entropy_weight
+        self.reduction: Reduction = reduction
+        self.label_eps = label_eps
+        self.generator_start = generator_start
+        self.head = find_head(network, head)
+        # Present from the start and loaded at the end of warm-up: checkpoints have the same keys
+        # in every epoch.
+        self.encoder = copy.deepcopy(network).requires_grad_(False).eval()
+        self.generator = LabelGenerator(self._head_of(network).in_features, num_classes)
+
+    def noisy_step(self, batch: TrainBatch) -> StepOutput:
+        """The paper's iteration: virtual update, meta loss, label update, conventional update."""
+        train, meta = batch["train"], batch["meta"]
+        encoded = self.encode(train.images)
+        step = self.meta_step(  # θ' = θ − α ∂θ KL(p ‖ ŷ);  φ ← φ − β ∂φ L_meta(θ')
+            train.images, lambda logits: self._fit(logits, self.generator(encoded)), meta
+        )
+        log_soft = self.generator(encoded).detach()  # regenerated with the updated φ
+        loss = self._fit(step.logits, log_soft)
+        if self.entropy_weight:
+            loss = loss + self.entropy_weight * entropy(step.logits, reduction=self.reduction)
+        self.descend(loss)  # θ ← θ − lr ∂θ [KL(p ‖ ŷ) + λ H(p)]
+        return {
+            "loss": loss.detach(),
+            "logits": step.logits.detach(),
+            "soft_labels": log_soft.exp(),
+            "meta_loss": step.meta_loss,
+        }
+
+    def _fit(self, logits: Tensor, log_soft: Tensor) -> Tensor:
+        return reverse_kl(logits, log_soft, reduction=self.reduction, label_eps=self.label_eps)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """``(B, K, H, W)`` → frozen features ``(B, F)``, the input of the encoder's head."""
+        return features(self.encoder, self.head, images)
+
+    @torch.no_grad()
+    def soft_labels(self, images: Tensor) -> Tensor:
+        """``(B, K, H, W)`` → soft labels ``(B, C)`` of the label generator, probabilities."""
+        soft: Tensor = self.generator(self.encode(images)).exp()
+        return soft
+
+    def on_warmup_end(self) -> None:
+        """Freeze the warmed-up network as the encoder; start the label generator."""
+        self.encoder.load_state_dict(self.network.state_dict())
+        if self.generator_start == "head":
+            self.generator.start_from(self._head_of(self.network))
+
+    def meta_parameters(self) -> Iterable[nn.Parameter]:
+        """W and b of the label generator."""
+        return self.generator.parameters()
+
+    def _head_of(self, network: nn.Module) -> nn.Linear:
+        head = network.get_submodule(self.head)
+        assert isinstance(head, nn.Linear)
+        return head
