@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload(["mln_lightning.job", "mln_lightning.config", "sklearn.datasets"])
 
 EPOCHS, STEPS = 4, 8  # of digits with batch 128: 1,077 training images, the short batch dropped
+CHOICES = {"model": "metalabelnet", "dataset": "digits", "noise": "asym"}
 Point = tuple[str, int]
 
 
@@ -63,7 +64,9 @@ def strike_at(point: Point, number: int) -> None:
         job.write_results = before(job.write_results)
 
 
-def train(folder: Path, workers: int, point: Point | None, number: int) -> None:
+def train(
+    folder: Path, workers: int, point: Point | None, number: int, extra: Sequence[str]
+) -> None:
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
     if point is not None:
@@ -73,15 +76,22 @@ def train(folder: Path, workers: int, point: Point | None, number: int) -> None:
     from mln_lightning.job import run_job
 
     try:
-        run_job(compose(overrides(workers)), folder, choices={"model": "metalabelnet", "dataset": "digits", "noise": "asym"}, overrides=[])
+        run_job(
+            compose([*overrides(workers), *extra]), folder, choices=CHOICES, overrides=["noise=asym"]
+        )
     except RunStopped as stopped:
         raise SystemExit(stopped.exit_code) from None
 
 
 def in_a_process(
-    folder: Path, workers: int, point: Point | None = None, number: int = signal.SIGKILL
+    folder: Path,
+    workers: int,
+    point: Point | None = None,
+    number: int = signal.SIGKILL,
+    extra: Sequence[str] = (),
 ) -> int:
-    process = PROCESSES.Process(target=train, args=(folder, workers, point, number))
+    """Exit code of a run in a process of its own; negative if a signal killed it."""
+    process = PROCESSES.Process(target=train, args=(folder, workers, point, number, extra))
     process.start()
     process.join(timeout=240)
     assert process.exitcode is not None, "the run hangs"
