@@ -1,0 +1,76 @@
+"""A module as a function of its parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from torch import Tensor, nn
+from torch.func import functional_call
+
+Params: TypeAlias = Mapping[str, Tensor]
+"""Parameters by dotted name, as in ``dict(network.named_parameters())``."""
+
+Buffers = Literal["copy", "share"]
+"""What a call does to the module's buffers. ``copy``: nothing, it works on copies. ``share``: what
+the module itself does, so batch-norm in train mode updates its running statistics (and its count
+of batches) once per call."""
+
+
+class Stateless:
+    """``(parameters, images (B, K, H, W)) → logits (B, C)`` for an unmodified module.
+
+    The module keeps its mode (train or eval) and its own parameters. Build it once per network and
+    keep it: it remembers which back ends of the meta gradient the network cannot use.
+
+    Args:
+        network: any module that maps images to logits.
+        buffers: see `Buffers`.
+
+    Raises:
+        ValueError: ``buffers`` is neither.
+    """
+
+    def __init__(self, network: nn.Module, buffers: Buffers = "copy") -> None:
+        if buffers not in ("copy", "share"):
+            raise ValueError(f"buffers must be 'copy' or 'share', got {buffers!r}.")
+        self.network = network
+        self.buffers: Buffers = buffers
+        self.unsupported: set[str] = set()
+
+    def __call__(self, params: Params, images: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of ``images`` at ``params``."""
+        buffers = {} if self.buffers == "share" else self.snapshot()
+        return call(self.network, params, buffers, images)
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Copies of the buffers as they are now, by dotted name."""
+        return {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+
+
+def call(network: nn.Module, params: Params, buffers: Params, images: Tensor) -> Tensor:
+    """Run ``network`` with the given parameters and buffers in place of its own."""
+    logits: Tensor = functional_call(network, {**params, **buffers}, (images,))
+    return logits
+
+
+def stateless(network: nn.Module, *, buffers: Buffers = "copy") -> Stateless:
+    """See `Stateless`.
+
+    The training forward of a step is the module's own forward, so it wants ``share``. For the
+    forward on the meta batch ``copy`` keeps meta statistics out of the evaluated network; ``share``
+    reproduces the published code, which lets them in (there the count of batches stays behind; it
+    matters only to batch-norm without momentum).
+    """
+    return Stateless(network, buffers)
+
+
+def virtual_update(params: Params, grads: Params, lr: float) -> dict[str, Tensor]:
+    """θ − lr · gradient, differentiable in all its tensors; parameters without gradient stay.
+
+    Args:
+        params: θ by name.
+        grads: gradients by name, a subset of the names in ``params``.
+        lr: virtual learning rate, no momentum or weight decay.
+    """
+    return {name: p - lr * grads[name] if name in grads else p for name, p in params.items()}

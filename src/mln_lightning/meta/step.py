@@ -1,0 +1,155 @@
+"""One virtual step and its meta gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mln_lightning.meta.randomness import preserved, random_state, restore
+from mln_lightning.meta.sharing import Recorder
+from mln_lightning.meta.stateless import Params, Stateless, call, virtual_update
+from mln_lightning.meta.tangent import BACKENDS, Backend, logit_tangent
+
+Reduce = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""Mean of each tensor over the processes; returns the same number of tensors."""
+
+
+class MetaStep(NamedTuple):
+    """What `meta_step` found.
+
+    Attributes:
+        meta_loss: ``()`` on the meta batch at the virtual parameters, detached.
+        grads: its derivatives, one per tensor in ``wrt`` and of its shape.
+        logits: ``(B, C)`` of the training batch at θ with their graph, for the conventional loss.
+    """
+
+    meta_loss: Tensor
+    grads: tuple[Tensor, ...]
+    logits: Tensor
+
+
+def meta_step(
+    network: Stateless,
+    params: Params,
+    images: Tensor,
+    head_loss: Callable[[Tensor], Tensor],
+    meta_loss: Callable[[Params], Tensor],
+    wrt: Sequence[Tensor],
+    *,
+    lr: float,
+    backend: Backend = "jvp",
+    reduce: Reduce | None = None,
+    scale: float = 1.0,
+) -> MetaStep:
+    """How does the meta loss after one virtual SGD step on θ change with φ?
+
+    φ (``wrt``) acts on θ only through the loss on the logits, ℓ(o, φ) with o = network(θ, images).
+    With θ' = θ − lr · ∂ℓ/∂θ, v = ∂L_meta/∂θ' and the directional derivative t = (∂o/∂θ) v,
+
+        ∂L_meta/∂φ = −lr · ∂/∂φ ⟨∂ℓ/∂o, t⟩,
+
+    which is exact for every ℓ and needs no second-order graph through the network. (The reverse KL
+    case is in Algan & Ulusoy, IEEE TIP 2022, as differentiation through the step.)
+
+    Writes no ``.grad`` and no parameter. Buffers change as by one call of ``network`` and one of
+    ``meta_loss``; so does the random state: the directional derivative repeats the draws of the
+    training forward. ``head_loss`` and ``meta_loss`` are called once each.
+
+    Limits: attention with dropout on a CUDA device draws other masks in the fused kernel than in
+    the plain formula; a ``no_grad`` block inside the network is not respected by ``jvp``.
+
+    Args:
+        network: of `stateless`, normally with ``buffers="share"``.
+        params: θ by name; those that require grad take the virtual step.
+        images: ``(B, K, H, W)`` float training batch.
+        head_loss: logits ``(B, C)`` ↦ training loss ``()``; closes over φ.
+        meta_loss: θ' ↦ loss ``()`` on the clean meta batch.
+        wrt: φ, tensors that require grad.
+        lr: virtual learning rate.
+        backend: see `Backend`; an unsupported one is replaced by the next, with one warning.
+        reduce: mean over processes, applied to the virtual gradient, v and φ's gradient.
+        scale: factor on both losses while they are differentiated, divided out afterwards; for
+            float16, where small gradients vanish. A result that overflowed is not finite.
+
+    Raises:
+        ValueError: an unknown back end, a scale that is not positive, no parameter that requires
+            grad, or a head loss that does not depend on φ.
+    """
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}.")
+    if not scale > 0:
+        raise ValueError(f"scale must be positive, got {scale}.")
+    names = [name for name, p in params.items() if p.requires_grad]
+    if not names:
+        raise ValueError("No tensor in params requires grad, so there is no virtual step to take.")
+    mean = reduce or _identity
+
+    buffers, draws = network.snapshot(), random_state(images.device)
+    recorder = Recorder()
+    if backend == "jvp" and "jvp" not in network.unsupported:
+        with recorder:
+            logits = network(params, images)
+    else:
+        logits = network(params, images)
+
+    leaf = logits.detach().requires_grad_()
+    (pull,) = torch.autograd.grad(head_loss(leaf) * scale, leaf, create_graph=True)
+    if not pull.requires_grad:
+        raise ValueError("The gradient of head_loss does not depend on wrt; was it detached?")
+
+    virtual, value = _virtual(params, names, logits, pull.detach(), mean, lr, scale), meta_loss
+    loss = value(virtual)
+    v = _gradient(loss * scale, [virtual[name] for name in names], None, mean, scale)
+    loss = loss.detach()
+    del virtual
+
+    # The length is kept apart: half precision and the finite difference want a moderate direction.
+    length = torch.stack([g.norm() for g in v]).norm()
+    unit = length.clamp(min=torch.finfo(length.dtype).tiny)
+    direction = {name: g / unit for name, g in zip(names, v, strict=True)}
+    del v
+
+    def forward(point: Params) -> Tensor:
+        restore(draws)
+        copies = {name: buffer.clone() for name, buffer in buffers.items()}
+        return call(network.network, point, copies, images)
+
+    with preserved(images.device):
+        tangent = logit_tangent(backend, network.unsupported, forward, params, direction, recorder)
+    grads = torch.autograd.grad(
+        pull, list(wrt), grad_outputs=tangent.to(pull.dtype), materialize_grads=True
+    )
+    factor = -lr * length / scale
+    return MetaStep(loss, tuple(mean([g * factor for g in grads])), logits)
+
+
+def _virtual(
+    params: Params,
+    names: list[str],
+    logits: Tensor,
+    pull: Tensor,
+    mean: Reduce,
+    lr: float,
+    scale: float,
+) -> dict[str, Tensor]:
+    """θ' by name; the moved parameters are leaves that require grad."""
+    grads = _gradient(logits, [params[name] for name in names], pull, mean, scale)
+    with torch.no_grad():
+        moved = virtual_update(params, dict(zip(names, grads, strict=True)), lr)
+    return {name: p.requires_grad_() if name in names else p for name, p in moved.items()}
+
+
+def _gradient(
+    output: Tensor, inputs: list[Tensor], pull: Tensor | None, mean: Reduce, scale: float
+) -> Sequence[Tensor]:
+    grads = torch.autograd.grad(
+        output, inputs, grad_outputs=pull, retain_graph=pull is not None, materialize_grads=True
+    )
+    return mean([g / scale for g in grads] if scale != 1.0 else grads)
+
+
+def _identity(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    return tensors

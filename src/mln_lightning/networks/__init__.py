@@ -1,0 +1,18 @@
+"""Image classifiers. Any other ``nn.Module`` from images to logits works just as well."""
+
+from __future__ import annotations
+
+from mln_lightning.networks.cnn6 import CNN6
+from mln_lightning.networks.head import features, find_head
+from mln_lightning.networks.preact_resnet18 import PreActResNet18
+from mln_lightning.networks.small_cnn import SmallCNN
+from mln_lightning.networks.torchvision import torchvision_classifier
+
+__all__ = [
+    "CNN6",
+    "PreActResNet18",
+    "SmallCNN",
+    "features",
+    "find_head",
+    "torchvision_classifier",
+]
