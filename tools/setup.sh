@@ -33,7 +33,7 @@ if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}${UV_INDEX:-}${UV_CONFIG_FILE:-}"
   [ -z "$extra" ] || export UV_INDEX=$extra
 fi
 [ -n "${SSL_CERT_FILE:-}" ] || [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE=$PIP_CERT
-export UV_LINK_MODE=${UV_LINK_MODE:-copy} VIRTUAL_ENV=$PWD/.venv
+export VIRTUAL_ENV=$PWD/.venv
 quietly .venv/bin/uv pip install -r requirements.lock ||
   fail "could not install requirements.lock; is the package index reachable, is there disk left?"
 quietly .venv/bin/uv pip install --no-deps -e . || fail "could not install the package itself."
