@@ -1,0 +1,108 @@
+"""What can be known to be impossible before torch is imported or a data set is read."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mln_lightning.config import Job, RunConfig
+from mln_lightning.diagnosis import REQUIRED_GROUPS, did_you_mean
+from mln_lightning.errors import UserError
+
+PRECISIONS = (
+    "32-true",
+    "64-true",
+    "16-mixed",
+    "bf16-mixed",
+    "16-true",
+    "bf16-true",
+    "transformer-engine",
+    "transformer-engine-float16",
+)
+
+
+def check(job: Job) -> None:
+    """Refuse values that no run can work with.
+
+    Raises:
+        UserError: naming the key, its value, and what is allowed.
+    """
+    cfg = job.cfg
+    _check_root(cfg)
+    _check_rate(cfg.rate, job.choices.get("noise"))
+    for key in ("seed", "data_seed"):
+        if cfg[key] < 0:
+            raise UserError(f"{key}={cfg[key]} is negative; seeds are 0 or more")
+    if cfg.precision not in PRECISIONS:
+        raise UserError(
+            f"unknown precision={cfg.precision}{did_you_mean(cfg.precision, PRECISIONS)} "
+            f"one of {', '.join(PRECISIONS)}"
+        )
+    for group in REQUIRED_GROUPS:
+        if OmegaConf.is_missing(cfg, group) or cfg[group] is None:
+            raise UserError(f"no {group} is chosen; every run needs {group}=<option>")
+    _check_sizes(cfg)
+    _check_flips(cfg)
+
+
+def _check_root(cfg: DictConfig) -> None:
+    """`+key=value` and config files can add root keys that nothing would read."""
+    known = [field.name for field in fields(RunConfig)]
+    for key in cfg:
+        if key not in known:
+            raise UserError(
+                f"unknown root key {key!r}{did_you_mean(str(key), known)} "
+                f"root keys: {', '.join(known)}"
+            )
+
+
+def _check_rate(rate: float, noise: str | None) -> None:
+    if not 0 <= rate < 1:  # false for NaN too
+        raise UserError(f"rate={rate} is outside [0, 1); it is the fraction of wrong labels")
+    if noise == "none" and rate != 0:
+        raise UserError(
+            f"noise=none with rate={rate} contradict each other; leave rate out, or choose a noise"
+        )
+
+
+def _check_sizes(cfg: DictConfig) -> None:
+    """The meta set holds every class and leaves something to train on."""
+    if OmegaConf.is_missing(cfg, "num_meta"):
+        raise UserError("num_meta is not set; give the size of the meta set, such as num_meta=100")
+    classes, pool = _select(cfg, "info.num_classes"), _select(cfg, "info.num_train")
+    num_val = _select(cfg, "num_val") or 0
+    if classes is not None and cfg.num_meta < classes:
+        raise UserError(
+            f"num_meta={cfg.num_meta} is too small: {_name(cfg)} has {classes} classes and the "
+            f"meta set needs an image of each; use num_meta={classes} or more"
+        )
+    if pool is not None and cfg.num_meta + num_val >= pool:
+        raise UserError(
+            f"num_meta={cfg.num_meta} is too large: {_name(cfg)} has {pool} images, {num_val} of "
+            f"them for validation; use num_meta={pool - num_val - 1} or less"
+        )
+
+
+def _check_flips(cfg: DictConfig) -> None:
+    """The noise map names only classes that exist."""
+    classes = _select(cfg, "info.num_classes")
+    flips = OmegaConf.select(cfg, "noise.transition.flips", default=None)
+    if classes is None or not flips:
+        return
+    worst = max(int(label) for pair in flips.items() for label in pair)
+    if worst >= classes:
+        raise UserError(
+            f"the noise map names class {worst}, but {_name(cfg)} has {classes} classes "
+            f"(0 to {classes - 1}); correct noise.transition.flips"
+        )
+
+
+def _select(cfg: DictConfig, key: str) -> Any:
+    """A key of the data set, or None: a user's own data set need not have it."""
+    return OmegaConf.select(cfg, f"dataset.{key}", default=None)
+
+
+def _name(cfg: DictConfig) -> str:
+    return str(_select(cfg, "info.name") or "the data set")

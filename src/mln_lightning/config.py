@@ -1,0 +1,225 @@
+"""From a command line to composed configurations, without importing torch.
+
+Every leaf below a config group is an argument of the `_target_` above it, so only the root keys
+need a type; they are the fields of `RunConfig`.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobRuntime, setup_globals
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
+
+from mln_lightning.diagnosis import explain
+
+VERSION_BASE = "1.3"
+CONFIG_NAME = "config"
+
+# Overrides that a folder name need not tell: they are in its path already, or change no result.
+_NOT_IN_HASH = frozenset(
+    {
+        *("dataset", "noise", "model", "rate", "seed"),
+        *("ckpt_path", "overwrite", "download", "data_dir"),
+    }
+)
+
+
+@dataclass
+class RunConfig:
+    """Names and types of the root keys; groups hold constructor arguments and stay untyped.
+
+    Attributes:
+        rate: requested probability of a wrong label, fraction in [0, 1).
+        seed: of training: initial weights, order, augmentation.
+        data_seed: of the data: splits and noise.
+        data_dir: folder of downloaded data sets.
+        download: whether a missing data set may be fetched.
+        ckpt_path: a checkpoint file, or "last" for the run folder's own; None resumes if it can.
+        overwrite: whether a finished run in the same folder is replaced.
+        precision: Lightning's name of the number format.
+        num_meta: size of the meta set, in images.
+    """
+
+    rate: float = 0.4
+    seed: int = 0
+    data_seed: int = 0
+    data_dir: str = "data"
+    download: bool = False
+    ckpt_path: str | None = None
+    overwrite: bool = False
+    precision: str = "32-true"
+    num_meta: int = MISSING
+    dataset: Any = MISSING
+    noise: Any = MISSING
+    model: Any = MISSING
+    trainer: Any = MISSING
+    callbacks: Any = None
+    logger: Any = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One composed run.
+
+    Attributes:
+        cfg: the configuration, all interpolations resolved.
+        run_dir: where everything about the run is written.
+        choices: config group → chosen option, such as {"noise": "asym"}.
+        overrides: what the command line changed, `hydra.*` excepted.
+    """
+
+    cfg: DictConfig
+    run_dir: Path
+    choices: dict[str, str]
+    overrides: list[str]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command line asks for.
+
+    Attributes:
+        jobs: in running order; empty when a sweeper other than Hydra's basic one chooses them.
+        sweep: whether the command is a sweep, even one of a single run.
+    """
+
+    jobs: list[Job]
+    sweep: bool
+
+
+def conf_dir() -> Path:
+    """The packaged copy in a wheel, the repository's `conf/` in a checkout."""
+    package = Path(__file__).resolve().parent
+    packaged = package / "conf"
+    return packaged if packaged.is_dir() else package.parents[1] / "conf"
+
+
+def hash_suffix(overrides: Sequence[str]) -> str:
+    """`-` and eight hex digits for the overrides a folder's path does not show; "" if none.
+
+    The order of the overrides and the way they are quoted do not matter; of two for one key the
+    last counts.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    told = {o.get_key_element(): o.get_value_element_as_str() for o in parsed}
+    other = sorted(f"{key}={value}" for key, value in told.items() if key not in _NOT_IN_HASH)
+    return "-" + hashlib.sha256("\n".join(other).encode()).hexdigest()[:8] if other else ""
+
+
+ConfigStore.instance().store(name="schema", node=RunConfig)
+OmegaConf.register_new_resolver("hash_suffix", hash_suffix, replace=True)
+
+
+def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> DictConfig:
+    """The resolved configuration of one run, as `python -m mln_lightning.run` would see it.
+
+    Args:
+        overrides: `key=value` strings of the command line.
+        config_dir: a folder of further config files (Hydra's `--config-dir`).
+
+    Raises:
+        UserError: an override that cannot be understood, with the nearest known name.
+    """
+    return plan(overrides, config_dir=config_dir).jobs[0].cfg
+
+
+def plan(
+    overrides: Sequence[str] = (), *, sweep: bool = False, config_dir: Path | None = None
+) -> Plan:
+    """Compose every run that a command line asks for; nothing is checked, written or started.
+
+    Args:
+        overrides: `key=value` strings of the command line.
+        sweep: Hydra's `--multirun`; an experiment file may also ask for it (`hydra.mode`).
+        config_dir: a folder of further config files (Hydra's `--config-dir`).
+
+    Raises:
+        UserError: an override that cannot be understood, with the nearest known name.
+    """
+    loader = _config_loader(config_dir)
+    tried = list(overrides)
+    try:
+        base = loader.load_configuration(
+            CONFIG_NAME, tried, RunMode.MULTIRUN, validate_sweep_overrides=False
+        )
+        if not (sweep or base.hydra.mode == RunMode.MULTIRUN):
+            full = loader.load_configuration(CONFIG_NAME, tried, RunMode.RUN)
+            return Plan([_job(full, full.hydra.run.dir)], sweep=False)
+        jobs = []
+        for tried in _combinations(base):
+            full = loader.load_sweep_config(base, tried)
+            jobs.append(_job(full, f"{full.hydra.sweep.dir}/{full.hydra.sweep.subdir}"))
+        return Plan(jobs, sweep=True)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise explain(error, tried, loader, CONFIG_NAME, sweep=sweep) from error
+
+
+def current_job(cfg: DictConfig) -> Job:
+    """The job Hydra is running now.
+
+    Args:
+        cfg: what Hydra handed to the task function.
+    """
+    hydra = HydraConfig.get()
+    cfg = copy.deepcopy(cfg)
+    OmegaConf.resolve(cfg)
+    choices = {str(key): str(value) for key, value in hydra.runtime.choices.items()}
+    return Job(cfg, Path(hydra.runtime.output_dir), choices, list(hydra.overrides.task))
+
+
+def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
+    """The loader `@hydra.main` will use, so that both see the same files."""
+    version.setbase(VERSION_BASE)
+    setup_globals()
+    JobRuntime.instance().set("name", "mln")
+    search_path = create_config_search_path(str(conf_dir()))
+    if config_dir is not None:
+        search_path.prepend(
+            provider="command-line",
+            path=f"file://{config_dir.absolute()}",
+            anchor=SearchPathQuery(provider="schema"),
+        )
+    return ConfigLoaderImpl(config_search_path=search_path)
+
+
+def _combinations(base: DictConfig) -> list[list[str]]:
+    """The overrides of each run of a sweep, in the basic sweeper's order."""
+    sweeper = base.hydra.sweeper
+    if not str(sweeper["_target_"]).endswith(".BasicSweeper"):
+        return []
+    lines = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*lines, *base.hydra.overrides.task])
+    (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(combination) for combination in combinations]
+
+
+def _job(full: DictConfig, run_dir: str) -> Job:
+    """Resolve a composed configuration as Hydra would inside the job."""
+    with read_write(full), open_dict(full):
+        full.hydra.runtime.output_dir = str(Path(run_dir).absolute())
+        full.hydra.job.id = full.hydra.job.num = 0  # known only when the job starts
+        HydraConfig.instance().set_config(full)  # what ${hydra:…} refers to
+        try:
+            job_cfg = copy.deepcopy(full)
+            with read_write(job_cfg), open_dict(job_cfg):
+                del job_cfg["hydra"]
+            return current_job(job_cfg)
+        finally:
+            HydraConfig.instance().cfg = None

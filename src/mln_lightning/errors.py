@@ -1,0 +1,34 @@
+"""The two ways a run ends early on purpose: the user asked for something impossible, or to stop."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+
+class UserError(Exception):
+    """One sentence: what was wrong, the value, what is allowed, what to do. Exit code 2."""
+
+
+class RunStopped(Exception):  # noqa: N818  (stopping when asked to is no error)
+    """A signal stopped the run after its state was saved.
+
+    Args:
+        signum: the signal's number, such as `signal.SIGINT`.
+        checkpoint: where training will continue; None when no batch had been trained yet.
+    """
+
+    def __init__(self, signum: int, checkpoint: Path | None = None) -> None:
+        self.signum = signum
+        self.checkpoint = checkpoint
+        name = signal.Signals(signum).name
+        if checkpoint is None:
+            sentence = f"Stopped by {name} before anything was trained; the same command starts it."
+        else:
+            sentence = f"Stopped by {name}; the same command continues from {checkpoint}."
+        super().__init__(sentence)
+
+    @property
+    def exit_code(self) -> int:
+        """128 + signal number, as shells report it."""
+        return 128 + self.signum

@@ -1,0 +1,206 @@
+"""The command line: `python -m mln_lightning.run`, or `mln` once installed.
+
+Everything that can be refused is refused here, in about a second, before torch is imported.
+Exit codes: 0 done; 1 a run failed; 2 the request was wrong; 128 + n stopped by signal n.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from mln_lightning import __version__, folders
+from mln_lightning.checks import check
+from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
+from mln_lightning.errors import RunStopped, UserError
+from mln_lightning.folders import shown
+
+
+def main() -> None:
+    """Entry point; reads `sys.argv` and exits with a code other than 0 if not all went well."""
+    try:
+        _main()
+    except UserError as error:
+        _exit(str(error), 2)
+    except KeyboardInterrupt:
+        stopped = RunStopped(signal.SIGINT)
+        _exit(str(stopped), stopped.exit_code)
+
+
+def _main() -> None:
+    if "--version" in sys.argv[1:]:
+        print(f"mln_lightning {__version__}")
+        return
+    args = get_args_parser().parse_args()
+    if args.help or args.hydra_help or args.shell_completion or args.config_path:
+        _task()
+        return
+    config_dir = Path(args.config_dir) if args.config_dir else None
+    asked = plan(args.overrides, sweep=args.multirun, config_dir=config_dir)
+    for job in asked.jobs:
+        check(job)
+    if args.cfg or args.info:
+        _task()
+        return
+    if not folders.first_process():
+        _task()
+        return
+    if not asked.sweep:
+        admit(asked.jobs[0])
+        _task()
+        return
+    to_run = admit_sweep(asked.jobs)
+    if to_run or not asked.jobs:  # none are known in advance if another sweeper chooses them
+        _task()
+    sys.exit(report(to_run))
+
+
+def admit(job: Job) -> None:
+    """Look at the folder of a single run, and say what will happen there if it is not empty.
+
+    Raises:
+        UserError: the run cannot start there.
+    """
+    folders.refuse_finished(job)
+    folders.check_checkpoint(job)
+    folders.check_writable(job.run_dir)
+    if folders.state(job.run_dir) == "to resume" and job.cfg.ckpt_path in (None, "last"):
+        print(f"Resuming from {shown(job.run_dir / folders.LAST_CHECKPOINT)}")
+
+
+def admit_sweep(jobs: Sequence[Job]) -> list[Job]:
+    """Look at the folders of all runs of a sweep before the first starts.
+
+    Returns:
+        the jobs that will run, finished ones left out.
+
+    Raises:
+        UserError: one of them cannot start, or two would write into one folder.
+    """
+    for run_dir, times in Counter(job.run_dir for job in jobs).items():
+        if times > 1:
+            raise UserError(
+                f"{times} runs of the sweep would share the folder {shown(run_dir)}; sweep only "
+                "over keys that change a result"
+            )
+    to_run = [job for job in jobs if folders.will_run(job)]
+    for job in to_run:
+        folders.check_checkpoint(job)
+        folders.check_writable(job.run_dir)
+    if jobs:
+        resumed = sum(folders.state(job.run_dir) == "to resume" for job in to_run)
+        print(
+            f"{len(jobs)} runs: {len(jobs) - len(to_run)} finished, {resumed} to resume, "
+            f"{len(to_run) - resumed} to do"
+        )
+    return to_run
+
+
+def report(jobs: Sequence[Job]) -> int:
+    """Print how each run of a sweep ended.
+
+    Returns:
+        the exit code: 1 if any failed.
+    """
+    if not jobs:
+        return 0
+    table = Table(box=None, pad_edge=False)
+    for column in ("run", "state", "error"):
+        table.add_column(column, overflow="fold")
+    failures = 0
+    for job in jobs:
+        error = job.run_dir / folders.ERROR
+        failed = error.exists() or folders.state(job.run_dir) != "finished"
+        failures += failed
+        last_line = error.read_text().strip().rpartition("\n")[2] if error.exists() else ""
+        table.add_row(shown(job.run_dir), "failed" if failed else "finished", last_line)
+    Console(highlight=False, markup=False).print(table)
+    return 1 if failures else 0
+
+
+@hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
+def _task(cfg: DictConfig) -> None:
+    """One run, alone or in a sweep; the heavy imports start here."""
+    job = current_job(cfg)
+    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    if not folders.first_process():
+        _run(job)
+        return
+    if in_sweep:
+        if not folders.will_run(job):
+            return
+        print(f"\n{shown(job.run_dir)}")
+    try:
+        check(job)
+        with folders.replacing(job.run_dir):
+            _run(job)
+    except RunStopped as stopped:
+        _exit(str(stopped), stopped.exit_code)  # SystemExit ends a sweep too
+    except Exception as error:
+        _note(error, job.run_dir)
+        text = sentence(error)
+        if in_sweep:
+            print(f"failed: {text or repr(error)}", file=sys.stderr)
+        elif text is not None:
+            _exit(text, 2)
+        else:
+            traceback.print_exc()
+            sys.exit(1)
+
+
+def _run(job: Job) -> None:
+    from mln_lightning.job import run_job  # imports torch
+
+    run_job(job.cfg, job.run_dir, choices=job.choices, overrides=job.overrides)
+
+
+def sentence(error: Exception) -> str | None:
+    """What to tell the user, or None for an error only a traceback explains."""
+    cause: BaseException | None = error
+    while isinstance(cause, InstantiationException):
+        cause = cause.__cause__
+    match cause:
+        case UserError() | ValueError():
+            text = str(cause)
+        case OSError(filename=None):
+            text = cause.strerror or str(cause)
+        case OSError():
+            text = f"cannot use {cause.filename}: {cause.strerror}"
+        case TypeError() if isinstance(error, InstantiationException):  # wrong constructor argument
+            where = str(error).rpartition("full_key: ")[2]
+            text = f"{where}: {cause}"
+        case _:
+            return None
+    return " ".join(text.split())
+
+
+def _note(error: Exception, run_dir: Path) -> None:
+    """Leave the traceback in the run folder, ending with the sentence if there is one."""
+    lines = traceback.format_exception(error)
+    text = sentence(error)
+    with suppress(OSError):  # a full disk is what we may be reporting
+        (run_dir / folders.ERROR).write_text("".join(lines) + (f"\n{text}\n" if text else ""))
+
+
+def _exit(text: str, code: int) -> NoReturn:
+    print(text, file=sys.stderr)
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
