@@ -47,7 +47,9 @@ def test_kl_plus_entropy_is_a_reverse_cross_entropy(reduction: str) -> None:
     )
     reverse_ce = -reduce(logits.softmax(dim=1) * (log_soft.exp() + eps).log(), reduction)
     torch.testing.assert_close(loss, reverse_ce, rtol=1e-14, atol=0)
-    got, expected = (torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (loss, reverse_ce))
+    got, expected = (
+        torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (loss, reverse_ce)
+    )
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
 
 

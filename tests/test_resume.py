@@ -77,7 +77,10 @@ def train(
 
     try:
         run_job(
-            compose([*overrides(workers), *extra]), folder, choices=CHOICES, overrides=["noise=asym"]
+            compose([*overrides(workers), *extra]),
+            folder,
+            choices=CHOICES,
+            overrides=["noise=asym"],
         )
     except RunStopped as stopped:
         raise SystemExit(stopped.exit_code) from None

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from test_resume import in_a_process
 
 BLOCK = 32 * 1024
@@ -46,7 +47,12 @@ def test_offline_run_holds_metrics_configuration_and_table(tmp_path: Path) -> No
     for record in records(log):
         kind = record.WhichOneof("record_type")
         if kind == "history":
-            history.append({i.key or ".".join(i.nested_key): json.loads(i.value_json) for i in record.history.item})
+            history.append(
+                {
+                    i.key or ".".join(i.nested_key): json.loads(i.value_json)
+                    for i in record.history.item
+                }
+            )
         elif kind == "run":
             config |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
         elif kind == "config":
@@ -62,4 +68,6 @@ def test_offline_run_holds_metrics_configuration_and_table(tmp_path: Path) -> No
     (table,) = [row["results"] for row in history if "results" in row]
     assert table["_type"] == "table-file"
     shown = json.loads((log.parent / "files" / table["path"]).read_text())
-    assert ["test accuracy, last epoch", f"{100 * final['test/accuracy_last']:.2f} %"] in shown["data"]
+    assert ["test accuracy, last epoch", f"{100 * final['test/accuracy_last']:.2f} %"] in shown[
+        "data"
+    ]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal
 
-
 from torch import Tensor
 
 Reduction = Literal["batch", "element"]
@@ -51,5 +50,3 @@ def entropy(logits: Tensor, *, reduction: Reduction = "batch") -> Tensor:
     """
     log_p = logits.log_softmax(dim=1)
     return -reduce(log_p.exp() * log_p, reduction)
-
-

@@ -81,7 +81,9 @@ class RunResults(TypedDict):
 
 def write_results(run_dir: Path, results: RunResults) -> None:
     """Write ``results.json``; its presence says that the run is finished."""
-    write_atomically(run_dir / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
+    write_atomically(
+        run_dir / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n"
+    )
 
 
 def versions() -> dict[str, str]:

@@ -8,11 +8,11 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
+from mln_lightning.data import NoisyLabelDataModule
 
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.callbacks import History, LabelQualityCurve, Reseed
 from mln_lightning.config import compose, conf_dir
-from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.models import NoisyLabelModule
 
 METHODS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
@@ -27,7 +27,7 @@ def test_all_methods_were_found() -> None:
 class HideTruth(Callback):
     """Replaces every true class by UNKNOWN before the learner sees the batch."""
 
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:  # noqa: ANN001
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         for part in batch.values():
             part.clean.fill_(UNKNOWN)
 

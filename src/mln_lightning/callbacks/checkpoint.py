@@ -16,7 +16,7 @@ from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.errors import RunStopped
 from mln_lightning.files import replacing
-from mln_lightning.models.base import NonFiniteLossError, NoisyLabelModule
+from mln_lightning.models.base import NoisyLabelModule, NonFiniteLossError
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):

@@ -20,7 +20,9 @@ from rich.progress import (
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.models.base import NoisyLabelModule
 
-HEADER = f"{'epoch':>9}  {'':<8} {'loss':>9} {'meta loss':>10} {'validation':>11} {'labels right':>13}"
+HEADER = (
+    f"{'epoch':>9}  {'':<8} {'loss':>9} {'meta loss':>10} {'validation':>11} {'labels right':>13}"
+)
 
 
 class EpochProgress(AfterModuleHooks):

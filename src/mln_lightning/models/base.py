@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from typing import Literal
+from typing import get_args
 
 import torch
 from lightning.pytorch import LightningModule
@@ -17,7 +17,7 @@ from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from mln_lightning.batch import Batch, StepOutput, TrainBatch
-from mln_lightning.meta import Backend, MetaStep, meta_step, stateless
+from mln_lightning.meta import Backend, Buffers, MetaStep, meta_step, stateless
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -91,7 +91,7 @@ class NoisyLabelModule(LightningModule, ABC):
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """One step of the method after warm-up: computes its loss and calls `descend`."""
 
-    def on_warmup_end(self) -> None:  # noqa: B027 - a hook that most methods leave empty
+    def on_warmup_end(self) -> None:
         """Called once, before the first step after warm-up."""
 
     def descend(self, loss: Tensor) -> None:
@@ -230,16 +230,22 @@ class MetaModule(NoisyLabelModule, ABC):
         warmup_epochs: int = 0,
         virtual_lr: float = 1.0,
         meta_backend: Backend = "jvp",
-        meta_buffers: Literal["copy", "share"] = "copy",
+        meta_buffers: Buffers = "copy",
     ) -> None:
         super().__init__(
             network, num_classes, optimizer, scheduler=scheduler, warmup_epochs=warmup_epochs
         )
         if virtual_lr < 0:
             raise ValueError(f"virtual_lr must be 0 or more, got {virtual_lr}.")
+        if meta_backend not in get_args(Backend):
+            raise ValueError(
+                f"meta_backend must be one of {', '.join(get_args(Backend))}, got {meta_backend!r}."
+            )
         self.virtual_lr = virtual_lr
         self.meta_backend: Backend = meta_backend
-        self.meta_buffers: Literal["copy", "share"] = meta_buffers
+        # Kept, because they remember what the network cannot do.
+        self._at_theta = stateless(network, buffers="share")
+        self._at_virtual = stateless(network, buffers=meta_buffers)
         self._meta_optimizer = meta_optimizer
         self.epoch_means["meta/grad_norm"] = MeanMetric()
         self.epoch_means["meta/grad_norm"].persistent(True)
@@ -253,7 +259,9 @@ class MetaModule(NoisyLabelModule, ABC):
         optimizers, schedules = super().configure_optimizers()
         return [*optimizers, self._meta_optimizer(self.meta_parameters())], schedules
 
-    def meta_step(self, images: Tensor, head_loss: Callable[[Tensor], Tensor], meta: Batch) -> MetaStep:
+    def meta_step(
+        self, images: Tensor, head_loss: Callable[[Tensor], Tensor], meta: Batch
+    ) -> MetaStep:
         """One step of the meta optimiser on φ; see `mln_lightning.meta.meta_step`.
 
         Args:
@@ -264,14 +272,13 @@ class MetaModule(NoisyLabelModule, ABC):
         Returns:
             The step, whose ``logits`` the conventional loss reuses.
         """
-        virtual = stateless(self.network, buffers=self.meta_buffers)
         wrt = tuple(self.meta_parameters())
         step = meta_step(
-            stateless(self.network, buffers="share"),
+            self._at_theta,
             dict(self.network.named_parameters()),
             images,
             head_loss,
-            lambda params: cross_entropy(virtual(params, meta.images), meta.labels),
+            lambda params: cross_entropy(self._at_virtual(params, meta.images), meta.labels),
             wrt,
             lr=self.virtual_lr,
             backend=self.meta_backend,
@@ -280,5 +287,7 @@ class MetaModule(NoisyLabelModule, ABC):
             parameter.grad = grad
         # The raw optimiser: a step of Lightning's wrapper would count as a batch.
         self.trainer.optimizers[1].step()
-        self.epoch_means["meta/grad_norm"].update(torch.stack([g.norm() for g in step.grads]).norm())
+        self.epoch_means["meta/grad_norm"].update(
+            torch.stack([g.norm() for g in step.grads]).norm()
+        )
         return step

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.labels import LabelGenerator
 from mln_lightning.losses import Reduction, entropy, reverse_kl
-from mln_lightning.meta import Backend
+from mln_lightning.meta import Backend, Buffers
 from mln_lightning.models.base import MetaModule, OptimizerFactory, SchedulerFactory
-from mln_lightning.networks import features, find_head
+from mln_lightning.networks import features, find_head, head_of
 
 
 class MetaLabelNet(MetaModule):
@@ -60,7 +60,7 @@ class MetaLabelNet(MetaModule):
         generator_start: Literal["head", "random"] = "head",
         head: str | None = None,
         meta_backend: Backend = "jvp",
-        meta_buffers: Literal["copy", "share"] = "copy",
+        meta_buffers: Buffers = "copy",
     ) -> None:
         super().__init__(
             network,
@@ -87,7 +87,7 @@ class MetaLabelNet(MetaModule):
         # Present from the start and loaded at the end of warm-up: checkpoints have the same keys
         # in every epoch.
         self.encoder = copy.deepcopy(network).requires_grad_(False).eval()
-        self.generator = LabelGenerator(self._head_of(network).in_features, num_classes)
+        self.generator = LabelGenerator(head_of(network, self.head).in_features, num_classes)
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """The paper's iteration: virtual update, meta loss, label update, conventional update."""
@@ -126,13 +126,8 @@ class MetaLabelNet(MetaModule):
         """Freeze the warmed-up network as the encoder; start the label generator."""
         self.encoder.load_state_dict(self.network.state_dict())
         if self.generator_start == "head":
-            self.generator.start_from(self._head_of(self.network))
+            self.generator.start_from(head_of(self.network, self.head))
 
     def meta_parameters(self) -> Iterable[nn.Parameter]:
         """W and b of the label generator."""
         return self.generator.parameters()
-
-    def _head_of(self, network: nn.Module) -> nn.Linear:
-        head = network.get_submodule(self.head)
-        assert isinstance(head, nn.Linear)
-        return head

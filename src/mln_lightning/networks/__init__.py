@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mln_lightning.networks.cnn6 import CNN6
-from mln_lightning.networks.head import features, find_head
+from mln_lightning.networks.head import features, find_head, head_of
 from mln_lightning.networks.preact_resnet18 import PreActResNet18
 from mln_lightning.networks.small_cnn import SmallCNN
 from mln_lightning.networks.torchvision import torchvision_classifier
@@ -14,5 +14,6 @@ __all__ = [
     "SmallCNN",
     "features",
     "find_head",
+    "head_of",
     "torchvision_classifier",
 ]
