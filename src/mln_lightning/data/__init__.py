@@ -1,0 +1,20 @@
+"""Data: labelled images, splits, batches that can be resumed, and the data module."""
+
+from mln_lightning.data.augment import Normalize, RandomCropFlip
+from mln_lightning.data.datamodule import NoisyLabelDataModule
+from mln_lightning.data.sampler import MetaSampler, TrainSampler
+from mln_lightning.data.source import DatasetInfo, ImageArrays, LabeledImages, Splits
+from mln_lightning.data.split import stratified_split
+
+__all__ = [
+    "DatasetInfo",
+    "ImageArrays",
+    "LabeledImages",
+    "MetaSampler",
+    "NoisyLabelDataModule",
+    "Normalize",
+    "RandomCropFlip",
+    "Splits",
+    "TrainSampler",
+    "stratified_split",
+]

@@ -1,0 +1,238 @@
+"""Images with labels, before any noise or split."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from mln_lightning.batch import UNKNOWN
+
+_CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known about a data set before it is read.
+
+    Attributes:
+        name: for file names and tables.
+        num_classes: C, at least 2.
+        shape: (K, H, W) of an image.
+        mean: K channel means of the training images scaled to 0…1.
+        std: K channel standard deviations, positive.
+        num_train: size of the training set before validation and meta samples are cut from it.
+        flips: class → look-alike class, for asymmetric noise.
+        classes: C names, or none.
+
+    Raises:
+        ValueError: sizes are out of range or do not agree.
+    """
+
+    name: str
+    num_classes: int
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    num_train: int
+    flips: Mapping[int, int] = field(default_factory=dict)
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # Configuration files bring lists where this class promises tuples.
+        for name, value in (
+            ("shape", tuple(int(size) for size in self.shape)),
+            ("mean", tuple(float(value) for value in self.mean)),
+            ("std", tuple(float(value) for value in self.std)),
+            ("flips", {int(source): int(target) for source, target in self.flips.items()}),
+            ("classes", tuple(str(name) for name in self.classes)),
+        ):
+            object.__setattr__(self, name, value)
+        if self.num_classes < 2:
+            raise ValueError(f"{self.name} needs at least 2 classes, got {self.num_classes}.")
+        if len(self.shape) != 3 or min(self.shape) < 1:
+            raise ValueError(f"The shape of {self.name} must be (K, H, W), got {self.shape}.")
+        if len(self.mean) != self.shape[0] or len(self.std) != self.shape[0]:
+            raise ValueError(
+                f"{self.name} has {self.shape[0]} channels and needs as many means and deviations, "
+                f"got {len(self.mean)} and {len(self.std)}."
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"Channel deviations must be positive, got {self.std}.")
+        if self.classes and len(self.classes) != self.num_classes:
+            raise ValueError(
+                f"{self.name} has {self.num_classes} classes but {len(self.classes)} class names."
+            )
+
+    @classmethod
+    def of(
+        cls, images: Tensor | np.ndarray, num_classes: int, *, name: str = "custom"
+    ) -> DatasetInfo:
+        """Describe a training set by looking at it.
+
+        Args:
+            images: ``(N, K, H, W)`` uint8, or any layout that `ImageArrays.from_numpy` takes.
+            num_classes: C.
+            name: for file names and tables.
+
+        Raises:
+            ValueError: the images are empty or have another type or layout.
+        """
+        images = _channels_first(torch.as_tensor(images))
+        _check_images(images)
+        if not len(images):
+            raise ValueError("There are no images to describe.")
+        # One image at a time in float64 would be slow, all at once large: count grey values.
+        values = torch.arange(256, dtype=torch.float64) / 255
+        counts = torch.stack(
+            [torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(dim=1)]
+        ).double()
+        mean = counts @ values / counts.sum(dim=1)
+        variance = (counts @ values.square() / counts.sum(dim=1) - mean.square()).clamp(min=0)
+        std = torch.where(variance > 1e-12, variance.sqrt(), 1.0)  # a constant channel
+        k, h, w = images.shape[1:]
+        return cls(
+            name=name,
+            num_classes=num_classes,
+            shape=(k, h, w),
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
+            num_train=len(images),
+        )
+
+
+class LabeledImages(Protocol):
+    """N images with labels; the images are fetched by row, so they need not fit into memory."""
+
+    @property
+    def labels(self) -> Tensor:
+        """``(N,)`` int64 labels as the source gives them."""
+        ...
+
+    @property
+    def clean(self) -> Tensor | None:
+        """``(N,)`` int64 true classes, or ``UNKNOWN``; None if the source does not tell."""
+        ...
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def fetch(self, rows: Tensor) -> Tensor:
+        """``(B,)`` int64 rows → ``(B, K, H, W)`` uint8 images."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArrays:
+    """A set of images that lies in memory as one tensor.
+
+    Attributes:
+        images: ``(N, K, H, W)`` uint8, 0…255.
+        labels: ``(N,)`` int64.
+        clean: ``(N,)`` int64 true classes or ``UNKNOWN``, where ``labels`` may be wrong; optional.
+
+    Raises:
+        ValueError: a type, a shape or a label is not as described.
+    """
+
+    images: Tensor
+    labels: Tensor
+    clean: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        _check_images(self.images)
+        _check_labels("Labels", self.labels, len(self.images))
+        if self.clean is not None:
+            _check_labels("Clean labels", self.clean, len(self.images))
+
+    @classmethod
+    def from_numpy(
+        cls, images: ArrayLike | Tensor, labels: ArrayLike | Tensor, clean: ArrayLike | None = None
+    ) -> ImageArrays:
+        """Build from arrays in the usual layouts.
+
+        Args:
+            images: uint8 ``(N, H, W)``, ``(N, H, W, K)`` or ``(N, K, H, W)`` with 1, 3 or 4
+                channels.
+            labels: ``(N,)`` integers.
+            clean: ``(N,)`` integers, optional.
+
+        Raises:
+            ValueError: a type, a shape or a label is not as described.
+        """
+        return cls(
+            images=_channels_first(torch.as_tensor(images)).contiguous(),
+            labels=_integers("Labels", labels),
+            clean=None if clean is None else _integers("Clean labels", clean),
+        )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def fetch(self, rows: Tensor) -> Tensor:
+        """``(B,)`` int64 rows → ``(B, K, H, W)`` uint8 images."""
+        return self.images[rows]
+
+    def select(self, rows: Tensor) -> ImageArrays:
+        """The ``(n,)`` int64 rows as a set of their own."""
+        clean = None if self.clean is None else self.clean[rows]
+        return ImageArrays(self.images[rows], self.labels[rows], clean)
+
+
+class Splits(NamedTuple):
+    """The parts of a data set.
+
+    Attributes:
+        train: training set; validation and meta samples are cut from it where there is no own part.
+        test: held out, clean.
+        val: own validation part, used with its labels as they are.
+        meta: own trusted part; its labels are taken as clean.
+    """
+
+    train: LabeledImages
+    test: LabeledImages
+    val: LabeledImages | None = None
+    meta: LabeledImages | None = None
+
+
+def _channels_first(images: Tensor) -> Tensor:
+    if images.ndim == 3:
+        return images.unsqueeze(1)
+    if images.ndim == 4 and images.shape[1] not in _CHANNELS and images.shape[3] in _CHANNELS:
+        return images.permute(0, 3, 1, 2)
+    return images
+
+
+def _integers(name: str, values: ArrayLike | Tensor) -> Tensor:
+    tensor = torch.as_tensor(values)
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise ValueError(f"{name} must be integers, got {tensor.dtype}.")
+    return tensor.long()
+
+
+def _check_images(images: Tensor) -> None:
+    if images.dtype != torch.uint8:
+        raise ValueError(
+            f"Images must be uint8 with values 0 to 255, got {images.dtype}; "
+            "scale and convert them."
+        )
+    if images.ndim != 4:
+        raise ValueError(f"Images must have the shape (N, K, H, W), got {tuple(images.shape)}.")
+
+
+def _check_labels(name: str, labels: Tensor, num_images: int) -> None:
+    if labels.dtype != torch.int64:
+        raise ValueError(f"{name} must be int64, got {labels.dtype}.")
+    if labels.shape != (num_images,):
+        raise ValueError(
+            f"{name} must be one number for each of the {num_images} images, "
+            f"got the shape {tuple(labels.shape)}."
+        )
+    if len(labels) and int(labels.min()) < UNKNOWN:
+        raise ValueError(f"{name} must be classes from 0 up, got {int(labels.min())}.")

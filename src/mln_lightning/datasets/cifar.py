@@ -1,0 +1,166 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, *Learning Multiple Layers of Features*, 2009)."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mln_lightning.data.source import ImageArrays, Splits
+from mln_lightning.datasets.files import check_md5, require_file
+
+_SHAPE = (3, 32, 32)
+_PLAIN_ARRAYS = {  # all that a pickled array refers to, under numpy's old and new module names
+    ("numpy", "dtype"),
+    ("numpy", "ndarray"),
+    ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy._core.numeric", "_frombuffer"),
+    ("_codecs", "encode"),
+}
+
+
+def cifar10(
+    data_dir: str | os.PathLike[str], download: bool = False, verify: bool = True
+) -> Splits:
+    """50,000 training and 10,000 test images, 10 classes, 3 × 32 × 32.
+
+    Args:
+        data_dir: folder that holds ``cifar-10-batches-py/``.
+        download: fetch the data first if they are missing, through torchvision.
+        verify: read only the published files. False takes a complete copy that was packed anew
+            (other checksums), after checking shapes, label counts and value ranges.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
+    """
+    from torchvision.datasets import CIFAR10
+
+    return read_batches(
+        CIFAR10, data_dir, name="CIFAR-10", per_class=(5000, 1000), download=download, verify=verify
+    )
+
+
+def cifar100(
+    data_dir: str | os.PathLike[str], download: bool = False, verify: bool = True
+) -> Splits:
+    """50,000 training and 10,000 test images, 100 (fine) classes, 3 × 32 × 32.
+
+    Args:
+        data_dir: folder that holds ``cifar-100-python/``.
+        download: as in `cifar10`.
+        verify: as in `cifar10`.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
+    """
+    from torchvision.datasets import CIFAR100
+
+    return read_batches(
+        CIFAR100, data_dir, name="CIFAR-100", per_class=(500, 100), download=download, verify=verify
+    )
+
+
+def read_batches(
+    reader: Any,
+    data_dir: str | os.PathLike[str],
+    *,
+    name: str,
+    per_class: tuple[int, int],
+    download: bool,
+    verify: bool,
+) -> Splits:
+    """Read a data set in CIFAR's file format.
+
+    Args:
+        reader: torchvision's class; names the files and their checksums, and reads verified ones.
+        data_dir: folder that holds the reader's ``base_folder``.
+        name: for messages.
+        per_class: images of each class in the training and in the test set.
+        download: fetch missing data.
+        verify: insist on the published checksums.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is damaged.
+    """
+    folder = Path(data_dir) / reader.base_folder
+    sums = dict(
+        [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
+    )
+    if download and not all((folder / file).is_file() for file in sums):
+        reader(str(data_dir), download=True)
+    get = f"Unpack the published {reader.filename} in {data_dir}, or run with download=true"
+    for file, md5 in sums.items():
+        require_file(folder / file, name=name, advice=get)
+        if verify:
+            advice = f"{get}; dataset.verify=false reads a complete copy with other checksums"
+            check_md5(folder / file, md5, name=name, advice=advice)
+    parts = []
+    for is_train, files, count in (
+        (True, reader.train_list, per_class[0]),
+        (False, reader.test_list, per_class[1]),
+    ):
+        if verify:
+            read = reader(str(data_dir), train=is_train)
+            part = ImageArrays.from_numpy(read.data, read.targets)
+        else:
+            part = _concatenate([_read_unverified(folder / file, name) for file, _ in files])
+            _check_content(
+                part, name=name, part="training" if is_train else "test", per_class=count
+            )
+        parts.append(part)
+    return Splits(train=parts[0], test=parts[1])
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads arrays, lists and strings, and runs no other code a file may name."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _PLAIN_ARRAYS:
+            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no plain data")
+        return super().find_class(module, name)
+
+
+def _read_unverified(path: Path, name: str) -> ImageArrays:
+    try:
+        with path.open("rb") as file:
+            entry = _ArrayUnpickler(file, encoding="latin1").load()
+        labels = entry["fine_labels"] if "fine_labels" in entry else entry["labels"]
+        data = np.asarray(entry["data"])
+        if data.dtype != np.uint8 or data.shape != (len(labels), torch.Size(_SHAPE).numel()):
+            raise ValueError(f"its images are {data.dtype} {data.shape} for {len(labels)} labels")
+        return ImageArrays.from_numpy(data.reshape(-1, *_SHAPE), labels)
+    # A damaged pickle may fail in any way: its bytes are a program.
+    except Exception as error:
+        raise ValueError(
+            f"{name} is damaged: {path} ({path.stat().st_size} bytes) cannot be read: {error}."
+        ) from error
+
+
+def _concatenate(parts: list[ImageArrays]) -> ImageArrays:
+    return ImageArrays(
+        torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
+    )
+
+
+def _check_content(data: ImageArrays, *, name: str, part: str, per_class: int) -> None:
+    counts: Tensor = data.labels.clamp(min=0).bincount()
+    if bool((counts != per_class).any()) or bool((data.labels < 0).any()):
+        raise ValueError(
+            f"{name} is damaged: every class should have {per_class} {part} images, "
+            f"found {int(counts.min())} to {int(counts.max())} of {len(counts)} classes."
+        )
+    low, high = int(data.images.min()), int(data.images.max())
+    if low > 63 or high < 192:
+        raise ValueError(
+            f"{name} is damaged: the grey values of the {part} images should span 0 to 255, "
+            f"they run from {low} to {high}."
+        )

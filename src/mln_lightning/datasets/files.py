@@ -1,0 +1,42 @@
+"""Checks of data set files, with errors that say what to do."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+
+def require_file(path: Path, *, name: str, advice: str) -> None:
+    """Stop if a file is missing.
+
+    Args:
+        path: the file.
+        name: the data set.
+        advice: how to get the file, a sentence without full stop.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{name} is not complete: {path} is missing. {advice}.")
+
+
+def check_md5(path: Path, expected: str, *, name: str, advice: str) -> None:
+    """Stop if a file is not the published one.
+
+    Args:
+        path: the file, which exists.
+        expected: published MD5 sum, 32 hexadecimal digits.
+        name: the data set.
+        advice: what to do otherwise, a sentence without full stop.
+
+    Raises:
+        ValueError: the sum differs.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{name} is damaged: {path} has the MD5 sum {found} ({path.stat().st_size} bytes), "
+            f"expected {expected}. {advice}."
+        )

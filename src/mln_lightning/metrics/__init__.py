@@ -1,0 +1,5 @@
+"""Measures of labels and of what was learned from them."""
+
+from mln_lightning.metrics.label_quality import LabelQuality, correction_counts
+
+__all__ = ["LabelQuality", "correction_counts"]
