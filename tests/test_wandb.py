@@ -43,7 +43,7 @@ def test_offline_run_holds_metrics_configuration_and_table(tmp_path: Path) -> No
     extra = ["logger=wandb", f"logger.save_dir={folder}"]
     assert in_a_process(folder, 0, extra=extra) == 0
     (log,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    history, config, files = [], {}, []
+    history, config = [], {}
     for record in records(log):
         kind = record.WhichOneof("record_type")
         if kind == "history":

@@ -18,8 +18,8 @@ class Batch(NamedTuple):
     """Samples of one split.
 
     Attributes:
-        images: ``(B, K, H, W)`` uint8 in 0…255 from the loader, float32 normalised after transfer.
-        labels: ``(B,)`` int64 observed labels, all that a learner may see; ``UNKNOWN`` = unlabelled.
+        images: ``(B, K, H, W)`` uint8 0…255 from the loader, normalised float32 after transfer.
+        labels: ``(B,)`` int64 observed labels, all that a learner sees; ``UNKNOWN`` = unlabelled.
         clean: ``(B,)`` int64 true classes or ``UNKNOWN``; for metrics, callbacks and export only.
         index: ``(B,)`` int64 row of each sample in the full training set (or in its own split).
     """
@@ -27,7 +27,7 @@ class Batch(NamedTuple):
     images: Tensor
     labels: Tensor
     clean: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
 
 
 class TrainBatch(TypedDict):

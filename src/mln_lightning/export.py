@@ -10,18 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mln_lightning.data import DatasetInfo, NoisyLabelDataModule
-from mln_lightning.data.augment import normalize
+from mln_lightning.data import DatasetInfo, NoisyLabelDataModule, Normalize
 from mln_lightning.files import replacing, write_atomically
-from mln_lightning.metrics.label_quality import correction_counts
+from mln_lightning.metrics.label_quality import CorrectionCounts, correction_counts
 from mln_lightning.models import NoisyLabelModule
-from mln_lightning.results import LabelResults
 
 
 @torch.no_grad()
 def export_labels(
     run_dir: Path, model: NoisyLabelModule, data: NoisyLabelDataModule
-) -> LabelResults:
+) -> CorrectionCounts:
     """Write the labels of the training part as the trained model sees them.
 
     The corrected label is the classifier's own class for the training image, without augmentation:
@@ -39,7 +37,7 @@ def export_labels(
     model.eval()
     index, soft, corrected = [], [], []
     for batch in data.train_eval_dataloader():
-        images = data.normalized(batch).images.to(model.device)
+        images = data.normalize(batch.images.to(model.device))
         index.append(batch.index)
         soft.append(model.soft_labels(images).cpu())
         corrected.append(model(images).softmax(dim=1).cpu())
@@ -109,7 +107,7 @@ class TrainedClassifier:
                 f"images must be uint8 of shape (B, {', '.join(map(str, self.info.shape))}), got "
                 f"{images.dtype} of shape {tuple(images.shape)}."
             )
-        inputs = normalize(images, self.info.mean, self.info.std)
+        inputs = Normalize(self.info.mean, self.info.std)(images)
         result: Tensor = self.network(inputs).softmax(dim=1)
         return result
 

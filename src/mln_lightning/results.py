@@ -25,6 +25,7 @@ from typing import TypedDict
 
 from mln_lightning import __version__
 from mln_lightning.files import write_atomically
+from mln_lightning.metrics.label_quality import CorrectionCounts
 
 
 class NoiseResults(TypedDict):
@@ -32,19 +33,6 @@ class NoiseResults(TypedDict):
 
     rate_asked: float | None
     rate_measured: float | None
-
-
-class LabelResults(TypedDict):
-    """Labels of the training part with a known true class; all null when there is none.
-
-    ``accuracy_before`` / ``accuracy_after``: fraction of observed / corrected labels that are
-    right. ``recovered``: wrong labels made right. ``damaged``: right labels made wrong.
-    """
-
-    accuracy_before: float | None
-    accuracy_after: float | None
-    recovered: int | None
-    damaged: int | None
 
 
 class RunResults(TypedDict):
@@ -59,7 +47,7 @@ class RunResults(TypedDict):
             epoch's row of ``metrics.csv``.
         epochs: ``last`` and ``selected``, counted from 1.
         noise: see `NoiseResults`.
-        labels: see `LabelResults`.
+        labels: of the training part, see `CorrectionCounts`.
         seconds: ``fit``, ``total``; wall clock, summed over interruptions.
         versions: of Python and the main packages.
         commit: of the source tree, null outside a checkout.
@@ -72,7 +60,7 @@ class RunResults(TypedDict):
     metrics: dict[str, float]
     epochs: dict[str, int]
     noise: NoiseResults
-    labels: LabelResults
+    labels: CorrectionCounts
     seconds: dict[str, float]
     versions: dict[str, str]
     commit: str | None

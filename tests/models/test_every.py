@@ -8,11 +8,11 @@ import pytest
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
-from mln_lightning.data import NoisyLabelDataModule
 
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.callbacks import History, LabelQualityCurve, Reseed
 from mln_lightning.config import compose, conf_dir
+from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.models import NoisyLabelModule
 
 METHODS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
@@ -54,7 +54,7 @@ def fit(
         ]
     )
     torch.manual_seed(0)
-    data = instantiate(cfg.dataset, noise=instantiate(cfg.noise))
+    data = instantiate(cfg.dataset, _partial_=True)(noise=instantiate(cfg.noise))
     model = instantiate(cfg.model)
     trainer = Trainer(
         max_epochs=EPOCHS,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import signal
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
+from torch import Tensor
 
-from mln_lightning.batch import StepOutput, TrainBatch
-from mln_lightning.data import NoisyLabelDataModule
+from mln_lightning.batch import TrainBatch
 from mln_lightning.errors import RunStopped
 from mln_lightning.files import replacing
 from mln_lightning.models.base import NoisyLabelModule, NonFiniteLossError
@@ -54,7 +55,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: StepOutput,
+        outputs: Tensor | Mapping[str, Any] | None,
         batch: TrainBatch,
         batch_idx: int,
     ) -> None:
@@ -97,8 +98,10 @@ class Checkpoint(lightning_callbacks.Checkpoint):
     # -- signals ----------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """From here on SIGINT and SIGTERM set a flag that is acted on between two steps."""
+        """Start the clock; SIGINT and SIGTERM now set a flag that is acted on between two steps."""
         self._clock = time.monotonic()
+        if not (self._folder(trainer) / "best.ckpt").exists():
+            self.best_score = float("-inf")  # resumed from the checkpoint of another folder
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._previous[number] = signal.signal(number, self._remember)
@@ -123,14 +126,6 @@ class Checkpoint(lightning_callbacks.Checkpoint):
             raise RunStopped(self._signal, self._folder(trainer) / "last.ckpt")
 
     # -- state ------------------------------------------------------------------------------------
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Say what the run was trained on, so that no other data set continues it."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        if isinstance(data, NoisyLabelDataModule):
-            checkpoint["trained_on"] = data.fingerprint()
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch so far and the seconds spent."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, cast
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint as AfterModuleHooks
 from rich.console import Console
@@ -16,6 +16,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from torch import Tensor
 
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.models.base import NoisyLabelModule
@@ -65,14 +66,14 @@ class EpochProgress(AfterModuleHooks):
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        outputs: StepOutput,
+        outputs: Tensor | Mapping[str, Any] | None,
         batch: TrainBatch,
         batch_idx: int,
     ) -> None:
-        """Advance the bar; its loss is read every tenth step, since reading waits for the device."""
+        """Advance the bar; reading the loss waits for the device, so only every tenth step does."""
         if self._bar is not None and self._task is not None:
             if batch_idx % 10 == 0:
-                self._bar.update(self._task, loss=float(outputs["loss"]))
+                self._bar.update(self._task, loss=float(cast(StepOutput, outputs)["loss"]))
             self._bar.update(self._task, completed=batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -103,7 +104,7 @@ class EpochProgress(AfterModuleHooks):
 
 
 def epoch_line(
-    epoch: int, max_epochs: int, *, warming_up: bool, metrics: Mapping[str, torch.Tensor]
+    epoch: int, max_epochs: int, *, warming_up: bool, metrics: Mapping[str, Tensor]
 ) -> str:
     """One finished epoch in 66 columns.
 
@@ -115,11 +116,11 @@ def epoch_line(
     """
 
     def shown(name: str, form: str, scale: float = 1.0) -> str:
-        return format(float(metrics[name]) * scale, form) if name in metrics else "–"
+        return format(float(metrics[name]) * scale, form) if name in metrics else "-"
 
     def percent(name: str) -> str:
         text = shown(name, ".1f", 100)
-        return text if text == "–" else f"{text} %"
+        return text if text == "-" else f"{text} %"
 
     counter = f"{epoch + 1}/{max_epochs}"
     stage = "warm-up" if warming_up else ""

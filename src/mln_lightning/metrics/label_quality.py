@@ -6,6 +6,7 @@ Fractions are 0…1. Samples whose true class is ``UNKNOWN`` count only where no
 from __future__ import annotations
 
 import math
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -14,7 +15,20 @@ from torchmetrics import Metric
 from mln_lightning.batch import UNKNOWN
 
 
-def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> dict[str, float | int]:
+class CorrectionCounts(TypedDict):
+    """Labels before and after correction; all None where no true class is known.
+
+    ``accuracy_before`` / ``accuracy_after``: fraction of observed / corrected labels that are
+    right. ``recovered``: wrong labels made right. ``damaged``: right labels made wrong.
+    """
+
+    accuracy_before: float | None
+    accuracy_after: float | None
+    recovered: int | None
+    damaged: int | None
+
+
+def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> CorrectionCounts:
     """Compare labels before and after correction, over samples whose true class is known.
 
     Args:
@@ -23,9 +37,7 @@ def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> dic
         clean: ``(N,)`` int64 true classes or ``UNKNOWN``.
 
     Returns:
-        ``accuracy_before`` and ``accuracy_after`` (fractions), ``recovered`` (wrong before, right
-        after) and ``damaged`` (right before, wrong after) as counts, and ``known``, the number of
-        samples compared. Without any, only ``known``.
+        see `CorrectionCounts`.
 
     Raises:
         ValueError: the lengths differ.
@@ -38,7 +50,12 @@ def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> dic
     known = clean != UNKNOWN
     total = int(known.sum())
     if not total:
-        return {"known": 0}
+        return {
+            "accuracy_before": None,
+            "accuracy_after": None,
+            "recovered": None,
+            "damaged": None,
+        }
     before = (observed == clean)[known]
     after = (corrected == clean)[known]
     return {
@@ -46,7 +63,6 @@ def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> dic
         "accuracy_after": int(after.sum()) / total,
         "recovered": int((~before & after).sum()),
         "damaged": int((before & ~after).sum()),
-        "known": total,
     }
 
 

@@ -44,6 +44,8 @@ class NoisyLabelModule(LightningModule, ABC):
         ValueError: an argument is out of range.
     """
 
+    first_bad_step: Tensor
+
     def __init__(
         self,
         network: nn.Module,
@@ -66,9 +68,10 @@ class NoisyLabelModule(LightningModule, ABC):
         self._optimizer = optimizer
         self._scheduler = scheduler
         # Persistent, so that a checkpoint in mid-epoch carries the sums of the epoch so far.
-        self.epoch_means = nn.ModuleDict({"train/loss": MeanMetric(), "meta/loss": MeanMetric()})
-        for metric in self.epoch_means.values():
-            metric.persistent(True)
+        self.epoch_means = nn.ModuleDict()
+        for name in ("train/loss", "meta/loss", "meta/grad_norm"):
+            self.epoch_means[name] = MeanMetric()
+            self._epoch_mean(name).persistent(True)
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
@@ -120,11 +123,16 @@ class NoisyLabelModule(LightningModule, ABC):
 
     # -- epoch means, and losses that are not finite --------------------------------------------
 
+    def _epoch_mean(self, name: str) -> MeanMetric:
+        metric = self.epoch_means[name]
+        assert isinstance(metric, MeanMetric)
+        return metric
+
     def _record(self, output: StepOutput) -> None:
-        self.epoch_means["train/loss"].update(output["loss"])
+        self._epoch_mean("train/loss").update(output["loss"])
         bad = ~torch.isfinite(output["loss"])
         if "meta_loss" in output:
-            self.epoch_means["meta/loss"].update(output["meta_loss"])
+            self._epoch_mean("meta/loss").update(output["meta_loss"])
             bad = bad | ~torch.isfinite(output["meta_loss"])
         # Latched on the device: reading it here would make the host wait for every step.
         step = torch.where(bad, self.global_step - 1, -1)
@@ -141,12 +149,13 @@ class NoisyLabelModule(LightningModule, ABC):
             per_epoch = int(self.trainer.num_training_batches)
             raise NonFiniteLossError(
                 f"The loss was not finite at step {step} (epoch {step // per_epoch}, batch "
-                f"{step % per_epoch}); lower the learning rate or virtual_lr, or look at that batch."
+                f"{step % per_epoch}); lower a learning rate, or look at that batch."
             )
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch means and step the schedule, which manual optimisation leaves to us."""
-        for name, metric in self.epoch_means.items():
+        for name in self.epoch_means:
+            metric = self._epoch_mean(name)
             if metric.update_called:
                 self.log(name, metric.compute())
             metric.reset()
@@ -247,8 +256,6 @@ class MetaModule(NoisyLabelModule, ABC):
         self._at_theta = stateless(network, buffers="share")
         self._at_virtual = stateless(network, buffers=meta_buffers)
         self._meta_optimizer = meta_optimizer
-        self.epoch_means["meta/grad_norm"] = MeanMetric()
-        self.epoch_means["meta/grad_norm"].persistent(True)
 
     @abstractmethod
     def meta_parameters(self) -> Iterable[nn.Parameter]:
@@ -287,7 +294,7 @@ class MetaModule(NoisyLabelModule, ABC):
             parameter.grad = grad
         # The raw optimiser: a step of Lightning's wrapper would count as a batch.
         self.trainer.optimizers[1].step()
-        self.epoch_means["meta/grad_norm"].update(
+        self._epoch_mean("meta/grad_norm").update(
             torch.stack([g.norm() for g in step.grads]).norm()
         )
         return step
