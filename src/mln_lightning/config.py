@@ -111,15 +111,19 @@ def conf_dir() -> Path:
     return packaged if packaged.is_dir() else package.parents[1] / "conf"
 
 
-def hash_suffix(overrides: Sequence[str]) -> str:
-    """`-` and eight hex digits for the overrides a folder's path does not show; "" if none.
+def other_overrides(overrides: Sequence[str]) -> list[str]:
+    """Those that change a result and that a run folder's path does not show, sorted.
 
-    The order of the overrides and the way they are quoted do not matter; of two for one key the
-    last counts.
+    Of two overrides for one key the last counts; the way values are quoted does not matter.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     told = {o.get_key_element(): o.get_value_element_as_str() for o in parsed}
-    other = sorted(f"{key}={value}" for key, value in told.items() if key not in _NOT_IN_HASH)
+    return sorted(f"{key}={value}" for key, value in told.items() if key not in _NOT_IN_HASH)
+
+
+def hash_suffix(overrides: Sequence[str]) -> str:
+    """`-` and eight hex digits for the `other_overrides`; "" if there are none."""
+    other = other_overrides(overrides)
     return "-" + hashlib.sha256("\n".join(other).encode()).hexdigest()[:8] if other else ""
 
 
