@@ -51,9 +51,7 @@ def _main() -> None:
         _task()
         return
     config_dir = Path(args.config_dir) if args.config_dir else None
-    asked = plan(args.overrides, sweep=args.multirun, config_dir=config_dir)
-    for job in asked.jobs:
-        check(job)
+    asked = plan(args.overrides, sweep=args.multirun, config_dir=config_dir, check=check)
     if args.cfg or args.info:
         _task()
         return

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from mln_lightning.checks import check
-from mln_lightning.config import conf_dir, hash_suffix, other_overrides, plan
+from mln_lightning.config import Job, conf_dir, hash_suffix, other_overrides, plan
 from mln_lightning.errors import UserError
 
 from .conftest import CONFIG_DIR
@@ -134,6 +134,20 @@ def test_refusal(line: str, words: list[str]) -> None:
 @pytest.mark.parametrize("line", ["num_meta=10", "num_meta=1256", "rate=0", "rate=0.999"])
 def test_limits_are_allowed(line: str) -> None:
     check(composed(line)[0])
+
+
+def test_a_bad_value_is_found_before_the_whole_grid_is_composed() -> None:
+    checked: list[float] = []
+
+    def refuse(job: Job) -> None:
+        checked.append(job.cfg.rate)
+        if job.cfg.rate > 0.5:
+            raise UserError("too high")
+
+    line = "rate=0.1,0.6 seed=0,1,2 data_seed=0,1,2"
+    with pytest.raises(UserError, match="too high"):
+        plan(line.split(), sweep=True, config_dir=CONFIG_DIR, check=refuse)
+    assert len(checked) == 1 + 2 + 2 + 1  # of 18
 
 
 def test_one_bad_combination_is_found_in_a_sweep() -> None:
