@@ -64,14 +64,14 @@ def test_one_bad_combination_stops_all(
 def test_failed_run_is_recorded_and_the_next_runs(
     mln: Call, job: FakeJob, outputs: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job.actions["sym-0.4/metalabelnet/seed-0"] = raises(ZeroDivisionError("a bug"))
-    job.actions["asym-0.4/metalabelnet/seed-0"] = raises(ValueError("bad value"))
+    job.actions["/sym-0.4/metalabelnet/seed-0"] = raises(ZeroDivisionError("a bug"))
+    job.actions["/asym-0.4/metalabelnet/seed-0"] = raises(ValueError("bad value"))
     assert mln(*GRID) == 1
     ran = capsys.readouterr()
     assert len(job.calls) == 4
     assert "Traceback" in (run_dir(outputs, "asym", 0) / "error.txt").read_text()
-    assert "failed" in ran.out
-    assert "finished" in ran.out
+    folder = "outputs/digits/asym-0.4/metalabelnet/seed-"
+    assert ran.out.endswith(f"failed    {folder}0\n          bad value\nfinished  {folder}1\n")
     assert max(map(len, ran.out.splitlines())) <= 80
     job.actions.clear()
     job.calls.clear()
@@ -116,3 +116,8 @@ def test_sweep_asked_for_by_an_experiment_file(
     assert mln(f"hydra.searchpath=[file://{tmp_path / 'more'}]", "experiment=grid") == 0
     assert "3 runs" in capsys.readouterr().out
     assert len(job.calls) == 3
+
+
+def test_the_flag_may_stand_anywhere(mln: Call, job: FakeJob) -> None:
+    assert mln("noise=asym", "-m", "seed=0,1") == 0
+    assert len(job.calls) == 2
