@@ -12,6 +12,7 @@ help:  ## list the tasks
 	@tools/setup.sh
 
 setup: .venv/.ready  ## make .venv with everything in it (again only if the lock changed)
+	@:
 
 demo: setup  ## set up, then run the main job on 40 % wrong labels
 	@$(PYTHON) -m mln_lightning.run noise=asym rate=0.4 overwrite=true

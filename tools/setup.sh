@@ -24,13 +24,14 @@ quietly() { "$@" >"$log" 2>&1 || { tail -n 20 "$log" >&2; return 1; }; }
 
 [ -x .venv/bin/uv ] || quietly .venv/bin/python -m pip install --quiet uv ||
   fail "could not install uv; is the package index reachable (PIP_INDEX_URL)?"
-# uv does not read pip's settings; where it has none of its own, pass them on.
+# uv does not read pip's settings; where it has none of its own, pass them on with pip's rule that
+# all indexes count alike.
 pip_setting() { .venv/bin/python -m pip config get "global.$1" 2>/dev/null || true; }
 if [ -z "${UV_DEFAULT_INDEX:-}${UV_INDEX_URL:-}${UV_INDEX:-}${UV_CONFIG_FILE:-}" ]; then
   index=${PIP_INDEX_URL:-$(pip_setting index-url)}
   extra=${PIP_EXTRA_INDEX_URL:-$(pip_setting extra-index-url)}
   [ -z "$index" ] || export UV_DEFAULT_INDEX=$index
-  [ -z "$extra" ] || export UV_INDEX=$extra
+  [ -z "$extra" ] || export UV_INDEX=$extra UV_INDEX_STRATEGY=${UV_INDEX_STRATEGY:-unsafe-best-match}
 fi
 [ -n "${SSL_CERT_FILE:-}" ] || [ -z "${PIP_CERT:-}" ] || export SSL_CERT_FILE=$PIP_CERT
 export VIRTUAL_ENV=$PWD/.venv

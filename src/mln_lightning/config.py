@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,15 +111,19 @@ def conf_dir() -> Path:
     return packaged if packaged.is_dir() else package.parents[1] / "conf"
 
 
-def hash_suffix(overrides: Sequence[str]) -> str:
-    """`-` and eight hex digits for the overrides a folder's path does not show; "" if none.
+def other_overrides(overrides: Sequence[str]) -> list[str]:
+    """Those that change a result and that a run folder's path does not show, sorted.
 
-    The order of the overrides and the way they are quoted do not matter; of two for one key the
-    last counts.
+    Of two overrides for one key the last counts; the way values are quoted does not matter.
     """
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     told = {o.get_key_element(): o.get_value_element_as_str() for o in parsed}
-    other = sorted(f"{key}={value}" for key, value in told.items() if key not in _NOT_IN_HASH)
+    return sorted(f"{key}={value}" for key, value in told.items() if key not in _NOT_IN_HASH)
+
+
+def hash_suffix(overrides: Sequence[str]) -> str:
+    """`-` and eight hex digits for the `other_overrides`; "" if there are none."""
+    other = other_overrides(overrides)
     return "-" + hashlib.sha256("\n".join(other).encode()).hexdigest()[:8] if other else ""
 
 
@@ -141,14 +145,19 @@ def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) ->
 
 
 def plan(
-    overrides: Sequence[str] = (), *, sweep: bool = False, config_dir: Path | None = None
+    overrides: Sequence[str] = (),
+    *,
+    sweep: bool = False,
+    config_dir: Path | None = None,
+    check: Callable[[Job], None] = lambda job: None,
 ) -> Plan:
-    """Compose every run that a command line asks for; nothing is checked, written or started.
+    """Compose every run that a command line asks for; nothing is written or started.
 
     Args:
         overrides: `key=value` strings of the command line.
         sweep: Hydra's `--multirun`; an experiment file may also ask for it (`hydra.mode`).
         config_dir: a folder of further config files (Hydra's `--config-dir`).
+        check: called with each job as soon as it is composed; may refuse by raising.
 
     Raises:
         UserError: an override that cannot be understood, with the nearest known name.
@@ -161,12 +170,17 @@ def plan(
         )
         if not (sweep or base.hydra.mode == RunMode.MULTIRUN):
             full = loader.load_configuration(CONFIG_NAME, tried, RunMode.RUN)
-            return Plan([_job(full, full.hydra.run.dir)], sweep=False)
-        jobs = []
-        for tried in _combinations(base):
+            job = _job(full, full.hydra.run.dir)
+            check(job)
+            return Plan([job], sweep=False)
+        combinations = _combinations(base)
+        jobs: dict[int, Job] = {}
+        for number in _new_values_first(combinations):
+            tried = combinations[number]
             full = loader.load_sweep_config(base, tried)
-            jobs.append(_job(full, f"{full.hydra.sweep.dir}/{full.hydra.sweep.subdir}"))
-        return Plan(jobs, sweep=True)
+            jobs[number] = _job(full, f"{full.hydra.sweep.dir}/{full.hydra.sweep.subdir}")
+            check(jobs[number])
+        return Plan([jobs[number] for number in sorted(jobs)], sweep=True)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error, tried, loader, CONFIG_NAME, sweep=sweep) from error
 
@@ -208,6 +222,20 @@ def _combinations(base: DictConfig) -> list[list[str]]:
     parsed = OverridesParser.create().parse_overrides([*lines, *base.hydra.overrides.task])
     (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
     return [list(combination) for combination in combinations]
+
+
+def _new_values_first(combinations: list[list[str]]) -> list[int]:
+    """Positions, those first that show some value for the first time.
+
+    Composing takes a tenth of a second each; so a bad value is found before the whole grid is done.
+    """
+    seen: set[str] = set()
+    fresh = []
+    for number, combination in enumerate(combinations):
+        if not seen.issuperset(combination):
+            seen.update(combination)
+            fresh.append(number)
+    return [*fresh, *sorted(set(range(len(combinations))) - set(fresh))]
 
 
 def _job(full: DictConfig, run_dir: str) -> Job:

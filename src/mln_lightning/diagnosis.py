@@ -44,13 +44,25 @@ def explain(
             f"cannot read {bad.override!r}: every override is key=value, with quotes around a "
             "value that holds spaces, brackets or commas"
         )
-    sentences = (
-        *(_needs_sweep(override) for override in parsed if not sweep),
-        *(_bad_option(override, loader) for override in parsed),
-        _bad_type(error, parsed),
-        *_bad_keys(parsed, loader, config_name),
-    )
-    return UserError(next(filter(None, sentences), _plain(error)))
+    said = _sentences(error, parsed, loader, config_name, sweep=sweep)
+    return UserError(next(filter(None, said), _plain(error)))
+
+
+def _sentences(
+    error: Exception,
+    parsed: list[Override],
+    loader: ConfigLoader,
+    config_name: str,
+    *,
+    sweep: bool,
+) -> Iterator[str | None]:
+    """Explanations in order of certainty, each made only if those before it did not apply."""
+    for override in parsed:
+        yield None if sweep else _needs_sweep(override)
+    for override in parsed:
+        yield _bad_option(override, loader)
+    yield _bad_type(error, parsed)
+    yield from _bad_keys(parsed, loader, config_name)
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -126,7 +138,7 @@ def _bad_keys(
     lines = [o.input_line for o in choices if o.input_line and not o.is_sweep_override()]
     try:
         cfg = loader.load_configuration(config_name, lines, RunMode.RUN)
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, ValueError):
         return  # something deeper is wrong; the original error tells more
     keys = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(keys, dict)

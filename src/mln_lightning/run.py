@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import textwrap
 import traceback
 from collections import Counter
 from collections.abc import Sequence
@@ -21,14 +22,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from mln_lightning import __version__, folders
 from mln_lightning.checks import check
 from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
 from mln_lightning.errors import RunStopped, UserError
 from mln_lightning.folders import shown
+
+_INDENT = " " * 10  # under the folder, in the report of a sweep
 
 
 def main() -> None:
@@ -46,14 +47,14 @@ def _main() -> None:
     if "--version" in sys.argv[1:]:
         print(f"mln_lightning {__version__}")
         return
+    # Hydra's parser takes -m only before or after all overrides; let it stand anywhere.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     args = get_args_parser().parse_args()
     if args.help or args.hydra_help or args.shell_completion or args.config_path:
         _task()
         return
     config_dir = Path(args.config_dir) if args.config_dir else None
-    asked = plan(args.overrides, sweep=args.multirun, config_dir=config_dir)
-    for job in asked.jobs:
-        check(job)
+    asked = plan(args.overrides, sweep=args.multirun, config_dir=config_dir, check=check)
     if args.cfg or args.info:
         _task()
         return
@@ -115,21 +116,17 @@ def report(jobs: Sequence[Job]) -> int:
     """Print how each run of a sweep ended.
 
     Returns:
-        the exit code: 1 if any failed.
+        the exit code: 1 if any failed, else 0.
     """
-    if not jobs:
-        return 0
-    table = Table(box=None, pad_edge=False)
-    for column in ("run", "state", "error"):
-        table.add_column(column, overflow="fold")
     failures = 0
     for job in jobs:
         error = job.run_dir / folders.ERROR
         failed = error.exists() or folders.state(job.run_dir) != "finished"
         failures += failed
-        last_line = error.read_text().strip().rpartition("\n")[2] if error.exists() else ""
-        table.add_row(shown(job.run_dir), "failed" if failed else "finished", last_line)
-    Console(highlight=False, markup=False).print(table)
+        print(f"{'failed' if failed else 'finished':<9} {shown(job.run_dir)}")
+        if error.exists():
+            reason = error.read_text().strip().rpartition("\n")[2]
+            print(textwrap.fill(reason, 80, initial_indent=_INDENT, subsequent_indent=_INDENT))
     return 1 if failures else 0
 
 

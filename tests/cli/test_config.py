@@ -1,0 +1,187 @@
+"""Composition: folder names, checks, and what is said about a command line that is wrong."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from mln_lightning.checks import check
+from mln_lightning.config import Job, conf_dir, hash_suffix, other_overrides, plan
+from mln_lightning.errors import UserError
+
+from .conftest import CONFIG_DIR
+
+
+def composed(line: str, *, sweep: bool = False):
+    return plan(line.split(), sweep=sweep, config_dir=CONFIG_DIR).jobs
+
+
+def checked(line: str, *, sweep: bool) -> None:
+    for job in composed(line, sweep=sweep):
+        check(job)
+
+
+def refusal(line: str, *, sweep: bool = False) -> str:
+    with pytest.raises(UserError) as error:
+        checked(line, sweep=sweep)
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("line", "folder"),
+    [
+        ("", "digits/sym-0.4/metalabelnet/seed-0"),
+        ("noise=asym rate=0.4", "digits/asym-0.4/metalabelnet/seed-0"),
+        ("rate=0.40 seed=3 model=cross_entropy", "digits/sym-0.4/cross_entropy/seed-3"),
+        ("noise=none", "digits/none-0.0/metalabelnet/seed-0"),
+        ("overwrite=true download=true data_dir=x", "digits/sym-0.4/metalabelnet/seed-0"),
+        ("hydra.sweep.dir=a hydra.sweep.subdir=b", "../a/b"),
+        ("trainer=cpu data_seed=1", "digits/sym-0.4/metalabelnet/seed-0-dd6296cb"),
+    ],
+)
+def test_folder(line: str, folder: str) -> None:
+    assert composed(line)[0].run_dir.resolve() == Path("outputs", folder).resolve()
+
+
+def test_hash_is_sha256_of_the_sorted_other_overrides() -> None:
+    # printf 'data_seed=1\ntrainer=cpu' | sha256sum
+    assert hash_suffix(["trainer=cpu", "rate=0.2", "data_seed=1"]) == "-dd6296cb"
+    assert hash_suffix(["rate=0.2", "seed=1", "noise=asym"]) == ""
+
+
+@given(
+    st.permutations(["data_seed=1", "+model.x='a b'", "trainer=cpu", "seed=4", "model.lr=[1,2]"])
+)
+@settings(max_examples=20, deadline=None)
+def test_hash_ignores_order(overrides: list[str]) -> None:
+    assert hash_suffix(overrides) == hash_suffix(sorted(overrides))
+
+
+def test_last_override_of_a_key_counts() -> None:
+    assert other_overrides(["a.b=1", "a.b=2"]) == ["a.b=2"]
+
+
+def test_single_run_and_sweep_agree_on_folders() -> None:
+    lines = ["noise=asym", "data_seed=2", "trainer.max_epochs=3"]
+    (single,) = plan(lines, config_dir=CONFIG_DIR).jobs
+    (swept,) = plan(lines, sweep=True, config_dir=CONFIG_DIR).jobs
+    assert single.run_dir == swept.run_dir
+
+
+def test_sweep_is_the_product_in_order() -> None:
+    jobs = composed("noise=sym,asym rate=0.2,0.4 seed=0,1", sweep=True)
+    seen = [(job.choices["noise"], job.cfg.rate, job.cfg.seed) for job in jobs]
+    assert seen == list(itertools.product(["sym", "asym"], [0.2, 0.4], [0, 1]))
+
+
+def test_command_line_wins_over_a_group_file() -> None:
+    assert composed("")[0].cfg.num_meta == 180
+    assert composed("num_meta=60")[0].cfg.dataset.num_meta == 60
+
+
+def test_environment_names_the_data_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLN_DATA_DIR", "/elsewhere")
+    assert composed("")[0].cfg.data_dir == "/elsewhere"
+    monkeypatch.delenv("MLN_DATA_DIR")
+    assert composed("")[0].cfg.data_dir == "data"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("rat=0.3", ["'rat'", "did you mean 'rate'", "noise"]),
+        ("+rat=0.3", ["'rat'", "did you mean 'rate'"]),
+        ("noise=asim", ["noise=asim", "did you mean 'asym'", "none"]),
+        ("nois=asym", ["'nois'", "did you mean 'noise'"]),
+        ("model/netwrk=x", ["did you mean 'model/network'"]),
+        ("model.virtal_lr=1", ["did you mean 'model.virtual_lr'", "+model.virtal_lr"]),
+        ("virtual_lr=1", ["did you mean 'model.virtual_lr'"]),
+        ("trainer.max_epoch=3", ["did you mean 'trainer.max_epochs'", "+trainer.max_epoch="]),
+        ("dataset.info.nam=x", ["did you mean 'dataset.info.name'"]),
+        ("rate.x=1", ["rate"]),
+        ("zzz=1", ["'zzz'", "root keys"]),
+        ("noise", ["cannot read 'noise'", "key=value"]),
+        ("noise=sym,asym", ["-m"]),
+        ("~noise", ["exactly one noise"]),
+        ("noise=[sym]", ["exactly one noise"]),
+        ("trainer=null", ["~trainer"]),
+        ("rate=abc", ["rate=abc", "Float"]),
+        ("seed=0.5", ["seed=0.5", "Integer"]),
+        ("rate=1", ["rate=1.0", "[0, 1)"]),
+        ("rate=-0.1", ["[0, 1)"]),
+        ("rate=nan", ["[0, 1)"]),
+        ("seed=-1", ["seed=-1"]),
+        ("data_seed=-1", ["data_seed=-1"]),
+        ("noise=none rate=0.4", ["noise=none", "0.4"]),
+        ("precision=16-mxed", ["did you mean '16-mixed'"]),
+        ("num_meta=9", ["num_meta=9", "10 classes"]),
+        ("num_meta=1257", ["num_meta=1257", "1437", "1256 or less"]),
+        ("noise=asym dataset.info.num_classes=8", ["class 8", "8 classes"]),
+    ],
+)
+def test_refusal(line: str, words: list[str]) -> None:
+    text = refusal(line)
+    assert [word for word in words if word not in text] == [], text
+
+
+@pytest.mark.parametrize("line", ["num_meta=10", "num_meta=1256", "rate=0", "rate=0.999"])
+def test_limits_are_allowed(line: str) -> None:
+    check(composed(line)[0])
+
+
+def test_a_bad_value_is_found_before_the_whole_grid_is_composed() -> None:
+    checked: list[float] = []
+
+    def refuse(job: Job) -> None:
+        checked.append(job.cfg.rate)
+        if job.cfg.rate > 0.5:
+            raise UserError("too high")
+
+    line = "rate=0.1,0.6 seed=0,1,2 data_seed=0,1,2"
+    with pytest.raises(UserError, match="too high"):
+        plan(line.split(), sweep=True, config_dir=CONFIG_DIR, check=refuse)
+    assert len(checked) == 1 + 2 + 2 + 1  # of 18
+
+
+def test_one_bad_combination_is_found_in_a_sweep() -> None:
+    assert "did you mean 'asym'" in refusal("noise=sym,asim seed=0,1", sweep=True)
+    assert "[0, 1)" in refusal("rate=0.2,1.2", sweep=True)
+    assert "model.virtual_lr" in refusal("model.virtal_lr=1,2", sweep=True)
+
+
+def options() -> list[tuple[str, str]]:
+    """Every option of every group in conf/, as (group, option)."""
+    files = sorted(conf_dir().rglob("*.yaml"))
+    paths = (file.relative_to(conf_dir()).with_suffix("") for file in files)
+    return [(str(path.parent), path.name) for path in paths if path != Path("config")]
+
+
+@pytest.mark.parametrize(("group", "option"), options())
+def test_every_option_composes(group: str, option: str) -> None:
+    """Alone, on top of the defaults; a preset with the pair it is named after."""
+    overrides = [f"{group}={option}"]
+    if group == "preset":
+        datasets = [name for kind, name in options() if kind == "dataset"]
+        dataset = max((name for name in datasets if option.startswith(f"{name}_")), key=len)
+        model = option.removeprefix(f"{dataset}_")
+        overrides = [f"dataset={dataset}", f"model={model}"]
+    (job, *_) = plan(overrides, config_dir=CONFIG_DIR).jobs
+    assert job.choices[group] == option
+    text = OmegaConf.to_yaml(job.cfg)
+    assert "${" not in text
+    assert "???" not in text
+    check(job)
+
+
+def test_the_options_found_are_those_of_the_tree() -> None:
+    found = options()
+    on_disk = [p for p in conf_dir().rglob("*") if p.suffix in {".yaml", ".yml"}]
+    assert len(found) == len(set(found)) == len(on_disk) - 1  # config.yaml is no option
+    assert {("logger", "csv"), ("logger", "wandb"), ("trainer", "cpu")} <= set(found)
