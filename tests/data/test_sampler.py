@@ -35,9 +35,7 @@ def epochs(sampler, clock, count):
     return batches
 
 
-@given(
-    st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.booleans(), st.integers(0, 2)
-)
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 5), st.booleans(), st.integers(0, 2))
 def test_every_epoch_holds_every_row_once(size, batch_size, seed, drop_last, epoch):
     batch_size = min(batch_size, size)
     clock = Clock()
@@ -94,7 +92,9 @@ def test_meta_stream_has_no_break_at_the_epoch(size, batch_size, steps):
 
 @pytest.mark.parametrize("batch_size", [0, 24])
 def test_bad_batch_sizes_are_refused(batch_size):
-    with pytest.raises(ValueError, match=f"between 1 and the 23 training samples, got {batch_size}"):
+    with pytest.raises(
+        ValueError, match=f"between 1 and the 23 training samples, got {batch_size}"
+    ):
         train_sampler(Clock(), batch_size=batch_size)
 
 

@@ -17,7 +17,11 @@ FLIPS = {2: 7, 3: 8, 5: 6, 6: 5, 7: 1}
 DATA = {
     "digits": (10, FLIPS, lambda: digits().train.labels),
     "blobs": (4, {0: 1, 2: 3}, lambda: blobs().train.labels),
-    "cifar100-like": (100, {c: (c + 1) % 100 for c in range(100)}, lambda: torch.arange(50000) % 100),
+    "cifar100-like": (
+        100,
+        {c: (c + 1) % 100 for c in range(100)},
+        lambda: torch.arange(50000) % 100,
+    ),
     "unbalanced": (3, {0: 1}, lambda: torch.tensor([0] * 7 + [1] * 500 + [2])),
 }
 
@@ -64,7 +68,7 @@ def test_small_rates_reach_every_one_of_100_classes():
     clean = torch.arange(50000) % 100
     observed = ClassConditionalNoise(symmetric(100, 0.05))(clean, generator=generator(0))
     assert noise_rate(observed, clean) == pytest.approx(0.05)
-    # The 25 flips of each class are dealt by lot, so no class collects them: mean 25, deviation 4.3.
+    # The 25 flips of a class are dealt by lot, so no class collects them: mean 25, deviation 4.3.
     arrivals = observed[observed != clean].bincount(minlength=100)
     assert int(arrivals.max()) < 50
 
