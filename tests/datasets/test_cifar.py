@@ -89,7 +89,7 @@ def test_failed_download(tree, monkeypatch):
         raise URLError("Name or service not known")
 
     monkeypatch.setattr(reader, "download", no_network)
-    with pytest.raises(FileNotFoundError, match="Fake could not be downloaded.*service not known"):
+    with pytest.raises(FileNotFoundError, match=r"Fake could not be downloaded.*service not known"):
         read(tree, True, download=True)
 
 
