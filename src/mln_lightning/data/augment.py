@@ -104,7 +104,7 @@ class RandomCropFlip:
         if self.mode == "zeros":
             return F.pad(images, (self.padding,) * 4)
         rows, columns = (_reflected(size, self.padding, images.device) for size in images.shape[2:])
-        return images[:, :, rows][:, :, :, columns]
+        return images.index_select(2, rows).index_select(3, columns)
 
 
 def _reflected(size: int, padding: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mln_lightning.data.source import ImageArrays, Splits
-from mln_lightning.datasets.files import check_md5, require_file
+from mln_lightning.datasets.files import check_md5, fetch, require_file
 
 _SHAPE = (3, 32, 32)
 _PLAIN_ARRAYS = {  # all that a pickled array refers to, under numpy's old and new module names
@@ -96,12 +96,15 @@ def read_batches(
         [*reader.train_list, *reader.test_list, (reader.meta["filename"], reader.meta["md5"])]
     )
     if download and not all((folder / file).is_file() for file in sums):
-        reader(str(data_dir), download=True)
-    get = f"Unpack the published {reader.filename} in {data_dir}, or run with download=true"
+        fetch(reader, data_dir, name=name)
+    unpack = f"Unpack the published {reader.filename} in {data_dir}"
     for file, md5 in sums.items():
-        require_file(folder / file, name=name, advice=get)
+        require_file(folder / file, name=name, advice=f"{unpack}, or run with download=true")
         if verify:
-            advice = f"{get}; dataset.verify=false reads a complete copy with other checksums"
+            advice = (
+                f"{unpack}, or delete the file and run with download=true; "
+                "dataset.verify=false reads a complete copy with other checksums"
+            )
             check_md5(folder / file, md5, name=name, advice=advice)
     parts = []
     for is_train, files, count in (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mln_lightning.data.source import ImageArrays, Splits
-from mln_lightning.datasets.files import check_md5, require_file
+from mln_lightning.datasets.files import check_md5, fetch, require_file
 
 _NAME = "Fashion-MNIST"
 _SIZE = 28
@@ -35,7 +35,7 @@ def fashion_mnist(data_dir: str | os.PathLike[str], download: bool = False) -> S
     folder = Path(data_dir) / "FashionMNIST" / "raw"
     checksums = dict(datasets.FashionMNIST.resources)
     if download and not all(_present(folder / name) for name in checksums):
-        datasets.FashionMNIST(str(data_dir), download=True)
+        fetch(datasets.FashionMNIST, data_dir, name=_NAME)
 
     def part(prefix: str, size: int) -> ImageArrays:
         images = _read(folder, f"{prefix}-images-idx3-ubyte.gz", (size, 1, _SIZE, _SIZE), checksums)
@@ -54,8 +54,9 @@ def _read(folder: Path, name: str, shape: tuple[int, ...], checksums: dict[str, 
     packed = folder / name
     unpacked = packed.with_suffix("")
     if packed.is_file() or not unpacked.is_file():
-        advice = f"Put the published file {name} into {folder}, or run with download=true"
-        require_file(packed, name=_NAME, advice=advice)
+        put = "Put the published file there, or"
+        require_file(packed, name=_NAME, advice=f"{put} run with download=true")
+        advice = f"{put} delete it and run with download=true"
         check_md5(packed, checksums[name], name=_NAME, advice=advice)
         path = packed
         content = gzip.decompress(packed.read_bytes())

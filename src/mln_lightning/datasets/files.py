@@ -3,7 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Callable
 from pathlib import Path
+
+
+def fetch(reader: Callable[..., object], data_dir: str | os.PathLike[str], *, name: str) -> None:
+    """Fetch a data set through torchvision.
+
+    Args:
+        reader: torchvision's class.
+        data_dir: folder that will hold the data set's own folder.
+        name: the data set.
+
+    Raises:
+        FileNotFoundError: the download failed.
+    """
+    try:
+        reader(str(data_dir), download=True)
+    except (OSError, RuntimeError) as error:
+        raise FileNotFoundError(
+            f"{name} could not be downloaded to {data_dir}: {error}. "
+            "Check the network and the folder, or put the published files there."
+        ) from error
 
 
 def require_file(path: Path, *, name: str, advice: str) -> None:

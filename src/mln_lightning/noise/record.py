@@ -46,10 +46,11 @@ class NoiseRecord:
         """Write an ``.npz`` file; an existing one is replaced in one go, or not at all."""
         path = Path(path)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        checksum = {"sha256": np.array(self.sha256)}
+        arrays = {**self._arrays(), "sha256": np.array(self.sha256)}
         try:
             with temporary.open("wb") as file:
-                np.savez_compressed(file, allow_pickle=False, **self._arrays(), **checksum)
+                # The stub takes every keyword for the flag of newer numpy versions.
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -66,7 +67,7 @@ class NoiseRecord:
         if not path.is_file():
             raise FileNotFoundError(f"There is no noise record at {path}.")
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with path.open("rb") as handle, np.load(handle, allow_pickle=False) as file:
                 fields = {name: file[name] for name in file.files}
             stored = str(fields.pop("sha256"))
             record = cls(

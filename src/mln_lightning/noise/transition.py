@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -79,11 +78,13 @@ def _check(num_classes: int, rate: float) -> None:
         raise ValueError(f"The noise rate must be at least 0 and below 1, got {rate}.")
 
 
-@dataclass(frozen=True, eq=False)
 class ClassConditionalNoise:
     """Noise drawn from a transition matrix.
 
-    Attributes:
+    Not a dataclass: Hydra turns dataclass instances that are passed to ``instantiate`` into
+    configuration nodes.
+
+    Args:
         transition: ``(C, C)``, ``T[i, j]`` = P(observed = j | clean = i), rows sum to one.
         exact: flip exact counts, ``n_i · T[i, j]`` of the ``n_i`` samples of class i to within one,
             as *Meta Soft Label Generation* (Algan & Ulusoy, ICPR 2020) does but by largest
@@ -94,11 +95,8 @@ class ClassConditionalNoise:
         ValueError: the matrix is not square, has entries outside 0…1, or rows that do not sum to 1.
     """
 
-    transition: Tensor
-    exact: bool = True
-
-    def __post_init__(self) -> None:
-        matrix = self.transition.double()
+    def __init__(self, transition: Tensor, exact: bool = True) -> None:
+        matrix = transition.double()
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"A transition matrix must be square, got {tuple(matrix.shape)}.")
         if not bool(((matrix >= 0) & (matrix <= 1)).all()):
@@ -113,7 +111,8 @@ class ClassConditionalNoise:
                 "Each row of a transition matrix must sum to 1, "
                 f"row {row} sums to {float(matrix[row].sum()):.6g}.{hint}"
             )
-        object.__setattr__(self, "transition", matrix)
+        self.transition = matrix
+        self.exact = exact
 
     def __call__(self, labels: Tensor, *, generator: torch.Generator) -> Tensor:
         """Draw observed labels.

@@ -1,0 +1,123 @@
+"""Every data set and noise configuration, composed under a small root of its own."""
+
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from mln_lightning.data import DatasetInfo, NoisyLabelDataModule, RandomCropFlip
+from mln_lightning.datasets import blobs, digits
+
+CONF = Path(__file__).parents[2] / "conf"
+DATASETS = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
+NOISES = sorted(path.stem for path in (CONF / "noise").glob("*.yaml"))
+
+ROOT = f"""
+defaults:
+  - _self_
+  - dataset: digits
+  - noise: sym
+rate: 0.4
+seed: 0
+data_seed: 0
+num_meta: 7
+data_dir: somewhere
+download: false
+hydra:
+  searchpath: ["file://{CONF}"]
+"""
+
+
+@pytest.fixture
+def composed(tmp_path):
+    (tmp_path / "root.yaml").write_text(ROOT)
+
+    def build(*overrides):
+        with initialize_config_dir(str(tmp_path), version_base="1.3"):
+            return compose("root", overrides=list(overrides))
+
+    return build
+
+
+def test_all_files_are_tested():
+    assert {"digits", "blobs", "fashion_mnist", "cifar10", "cifar100"} <= set(DATASETS)
+    assert {"none", "sym", "asym"} <= set(NOISES)
+
+
+@pytest.mark.parametrize("dataset", DATASETS)
+@pytest.mark.parametrize("noise", NOISES)
+def test_every_pair_builds(composed, dataset, noise):
+    config = composed(f"dataset={dataset}", f"noise={noise}")
+    OmegaConf.resolve(config)
+    made = instantiate(config.noise)
+    module = instantiate(config.dataset, noise=made)
+    assert isinstance(module, NoisyLabelDataModule)
+    assert isinstance(module.info, DatasetInfo)
+    assert len(made.transition) == module.info.num_classes == len(module.info.classes)
+    assert module.noise is made
+    assert module.rate == config.rate == (0.0 if noise == "none" else 0.4)
+    off_diagonal = 1 - made.transition.diag()
+    if noise == "asym":
+        assert set(off_diagonal.nonzero().squeeze(1).tolist()) == set(module.info.flips)
+        assert made.transition.max(dim=1).values.min() == 0.6
+    elif noise == "sym":
+        assert off_diagonal.tolist() == pytest.approx([0.4] * module.info.num_classes)
+    else:
+        assert off_diagonal.tolist() == [0.0] * module.info.num_classes
+    assert module.num_meta >= module.info.num_classes
+    assert module.num_meta + module.num_val + module.batch_size <= module.info.num_train
+    assert module.augment is None or isinstance(module.augment, RandomCropFlip)
+
+
+def test_the_data_set_sets_num_meta_and_the_command_line_wins(composed):
+    assert composed().num_meta == 180
+    assert composed("dataset=cifar10").dataset.num_meta == 1000
+    config = composed("dataset=cifar10", "num_meta=50", "seed=3", "data_seed=4")
+    assert config.dataset.num_meta == 50
+    assert (config.dataset.seed, config.dataset.data_seed) == (3, 4)
+    assert composed("noise=none", "rate=0.1").rate == 0.1
+
+
+@pytest.mark.parametrize(("dataset", "read"), [("digits", digits), ("blobs", blobs)])
+def test_described_as_measured(composed, dataset, read):
+    module = instantiate(composed(f"dataset={dataset}").dataset)
+    measured = DatasetInfo.of(read().train.images, module.info.num_classes)
+    assert module.info.shape == measured.shape
+    assert module.info.num_train == measured.num_train
+    assert module.info.mean == pytest.approx(measured.mean, abs=1e-4)
+    assert module.info.std == pytest.approx(measured.std, abs=1e-4)
+
+
+def test_digits_from_configuration(composed):
+    config = composed("noise=asym")
+    module = instantiate(config.dataset, noise=instantiate(config.noise))
+    module.setup()
+    assert [len(rows) for rows in (module.train_index, module.val_index, module.meta_index)] == [
+        1077,
+        180,
+        180,
+    ]
+    # Five of ten classes flip with probability 0.4.
+    assert module.noise_rate == pytest.approx(0.2, abs=0.01)
+
+
+def test_verification_can_be_switched_off(composed):
+    config = composed("dataset=cifar10", "dataset.verify=false", "data_dir=/nowhere")
+    module = instantiate(config.dataset, noise=instantiate(config.noise))
+    assert module.verify is False
+    with pytest.raises(FileNotFoundError, match="/nowhere/cifar-10-batches-py/data_batch_1"):
+        module.setup()
+
+
+def test_flips_of_cifar100_stay_within_families_of_five(composed):
+    flips = instantiate(composed("dataset=cifar100").dataset.info).flips
+    assert sorted(flips) == sorted(flips.values()) == list(range(100))
+    for start in flips:
+        family = [start]
+        while flips[family[-1]] != start:
+            family.append(flips[family[-1]])
+        assert len(family) == 5
+    # apple → mushroom, orange → pear, woman → baby: neighbours in the published families.
+    assert (flips[0], flips[53], flips[98]) == (51, 57, 2)
