@@ -50,7 +50,12 @@ class Stateless:
 
 def call(network: nn.Module, params: Params, buffers: Params, images: Tensor) -> Tensor:
     """Run ``network`` with the given parameters and buffers in place of its own."""
-    logits: Tensor = functional_call(network, {**params, **buffers}, (images,))
+    logits = functional_call(network, {**params, **buffers}, (images,))
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"{type(network).__name__} returned a {type(logits).__name__}; a classifier must "
+            "return one tensor of logits (some torchvision networks need aux_logits=False)."
+        )
     return logits
 
 
