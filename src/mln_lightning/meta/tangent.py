@@ -10,7 +10,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mln_lightning.meta import dual
@@ -41,7 +40,7 @@ def forward_mode(forward: Forward, params: Params, direction: Params, recorder: 
     # Only the plain formula of attention has a forward derivative.
     with (
         torch.no_grad(),
-        forward_ad.dual_level(),
+        dual.level(),
         sdpa_kernel(SDPBackend.MATH),
         Replayer(recorder.calls),
     ):
