@@ -247,3 +247,44 @@ def test_a_network_with_several_outputs_is_refused():
 
     with pytest.raises(ValueError, match="Pair returned a tuple"):
         stateless(Pair())({}, torch.zeros(1))
+
+
+def tied_layers():
+    layer = nn.Linear(32, 32)
+    return nn.Sequential(nn.Flatten(), layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(32, 3))
+
+
+def tied_weights():
+    net = nn.Sequential(nn.Flatten(), nn.Linear(32, 32), nn.Tanh(), nn.Linear(32, 32))
+    net.append(nn.Tanh()).append(nn.Linear(32, 3))
+    net[3].weight = net[1].weight
+    return net
+
+
+@pytest.mark.parametrize("make", [tied_layers, tied_weights])
+def test_shared_parameters_move_together_and_stay_in_place(make):
+    torch.manual_seed(0)
+    case = problem("generator", make().double())
+    before = list(case.network.parameters())
+    values = [p.clone() for p in before]
+    found = {backend: case.step(backend).grads for backend in BACKENDS}
+    assert [id(p) for p in case.network.parameters()] == [id(p) for p in before]
+    assert all(torch.equal(p, v) for p, v in zip(before, values, strict=True))
+
+    # The same network written out, without torch's functional call.
+    twin = make().double()
+    twin.load_state_dict(case.network.state_dict())
+    weights = dict(twin.named_parameters())
+
+    def run(w, images):
+        inner = (images.flatten(1) @ w["1.weight"].T + w["1.bias"]).tanh()
+        bias = w.get("3.bias", w["1.bias"])
+        return (inner @ w["1.weight"].T + bias).tanh() @ w["5.weight"].T + w["5.bias"]
+
+    loss = case.head_loss(run(weights, case.images))
+    grads = torch.autograd.grad(loss, list(weights.values()), create_graph=True)
+    virtual = {n: w - 0.7 * g for (n, w), g in zip(weights.items(), grads, strict=True)}
+    meta = cross_entropy(run(virtual, case.meta_images), case.meta_labels)
+    expected = torch.autograd.grad(meta, case.wrt)
+    for backend in BACKENDS:
+        assert relative(found[backend], expected) < TOLERANCE[backend]
