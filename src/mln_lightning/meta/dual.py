@@ -2,8 +2,34 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+
+import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+
+
+@contextmanager
+def level() -> Iterator[None]:
+    """The scope in which dual tensors may exist."""
+    _prepare()
+    with forward_ad.dual_level():
+        yield
+
+
+@cache
+def _prepare() -> None:
+    """Make a first dual tensor quietly: torch then scripts some rules with a deprecated function.
+
+    Once only, because changing the warning filters makes other warnings appear again.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=Warning)
+        with forward_ad.dual_level():
+            join(torch.zeros(()), torch.zeros(()))
 
 
 def join(value: Tensor, tangent: Tensor | None) -> Tensor:

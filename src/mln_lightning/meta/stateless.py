@@ -50,8 +50,35 @@ class Stateless:
 
 def call(network: nn.Module, params: Params, buffers: Params, images: Tensor) -> Tensor:
     """Run ``network`` with the given parameters and buffers in place of its own."""
-    logits: Tensor = functional_call(network, {**params, **buffers}, (images,))
+    state = {**params, **buffers}
+    state |= {alias: state[name] for alias, name in _aliases(network).items() if name in state}
+    logits = functional_call(network, state, (images,), tie_weights=False)
+    if not isinstance(logits, Tensor):
+        raise ValueError(
+            f"{type(network).__name__} returned a {type(logits).__name__}; a classifier must "
+            "return one tensor of logits (some torchvision networks need aux_logits=False)."
+        )
     return logits
+
+
+def _aliases(network: nn.Module) -> dict[str, str]:
+    """Other names of tensors that several layers share, each with the name in `Params`.
+
+    torch's own handling of shared tensors leaves the replacement behind in a layer that is used
+    twice, so it is switched off and done here, once per distinct layer.
+    """
+    first: dict[int, str] = {}
+    aliases = {}
+    for path, module in network.named_modules():
+        for leaf, tensor in [
+            *module.named_parameters(recurse=False),
+            *module.named_buffers(recurse=False),
+        ]:
+            name = f"{path}.{leaf}" if path else leaf
+            known = first.setdefault(id(tensor), name)
+            if known != name:
+                aliases[name] = known
+    return aliases
 
 
 def stateless(network: nn.Module, *, buffers: Buffers = "copy") -> Stateless:

@@ -97,11 +97,9 @@ def meta_step(
 
     leaf = logits.detach().requires_grad_()
     (pull,) = torch.autograd.grad(head_loss(leaf) * scale, leaf, create_graph=True)
-    if not pull.requires_grad:
-        raise ValueError("The gradient of head_loss does not depend on wrt; was it detached?")
 
-    virtual, value = _virtual(params, names, logits, pull.detach(), mean, lr, scale), meta_loss
-    loss = value(virtual)
+    virtual = _virtual(params, names, logits, pull.detach(), mean, lr, scale)
+    loss = meta_loss(virtual)
     v = _gradient(loss * scale, [virtual[name] for name in names], None, mean, scale)
     loss = loss.detach()
     del virtual
@@ -119,9 +117,7 @@ def meta_step(
 
     with preserved(images.device):
         tangent = logit_tangent(backend, network.unsupported, forward, params, direction, recorder)
-    grads = torch.autograd.grad(
-        pull, list(wrt), grad_outputs=tangent.to(pull.dtype), materialize_grads=True
-    )
+    grads = _label_gradient(pull, wrt, tangent.to(pull.dtype))
     factor = -lr * length / scale
     return MetaStep(loss, tuple(mean([g * factor for g in grads])), logits)
 
@@ -149,6 +145,14 @@ def _gradient(
         output, inputs, grad_outputs=pull, retain_graph=pull is not None, materialize_grads=True
     )
     return mean([g / scale for g in grads] if scale != 1.0 else grads)
+
+
+def _label_gradient(pull: Tensor, wrt: Sequence[Tensor], tangent: Tensor) -> list[Tensor]:
+    """∂/∂φ ⟨pull, tangent⟩."""
+    found = torch.autograd.grad(pull, list(wrt), grad_outputs=tangent, allow_unused=True)
+    if all(g is None for g in found):
+        raise ValueError("The gradient of head_loss does not depend on wrt; was φ detached?")
+    return [torch.zeros_like(w) if g is None else g for g, w in zip(found, wrt, strict=True)]
 
 
 def _identity(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

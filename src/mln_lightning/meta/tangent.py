@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,10 +9,10 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mln_lightning.meta import dual
+from mln_lightning.meta.missing import missing_operator, refuse_once_differentiable
 from mln_lightning.meta.sharing import Recorder, Replayer
 from mln_lightning.meta.stateless import Params
 
@@ -28,20 +27,13 @@ BACKENDS: tuple[Backend, ...] = ("jvp", "autograd", "finite_difference")
 Forward = Callable[[Params], Tensor]
 """Parameters → logits ``(B, C)`` of the training batch, the same random draws at every call."""
 
-_MISSING = re.compile(
-    r"forward AD with (?P<forward>\S+) that does not support it"
-    r"|derivative for (?P<backward>\S+) is not implemented"
-    r"|implement the jvp function for custom autograd"
-    r"|marked with @once_differentiable"
-)
-
 
 def forward_mode(forward: Forward, params: Params, direction: Params, recorder: Recorder) -> Tensor:
     """J · direction by one forward-mode pass that reuses the recorded training forward."""
     # Only the plain formula of attention has a forward derivative.
     with (
         torch.no_grad(),
-        forward_ad.dual_level(),
+        dual.level(),
         sdpa_kernel(SDPBackend.MATH),
         Replayer(recorder.calls),
     ):
@@ -55,6 +47,7 @@ def double_backward(forward: Forward, params: Params, direction: Params) -> Tens
     # Only the plain formula of attention has a second derivative.
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         logits = forward(params)
+        refuse_once_differentiable(logits)
         u = torch.zeros_like(logits, requires_grad=True)
         pulled = torch.autograd.grad(
             logits,
@@ -136,24 +129,6 @@ def logit_tangent(
             warnings.warn(
                 f"The meta gradient's back end '{current}' cannot pass {operator}; "
                 f"using '{successor}' for this network from now on.",
-                stacklevel=4,
+                stacklevel=3,
             )
     return central_difference(forward, params, direction)
-
-
-def missing_operator(error: RuntimeError) -> str | None:
-    """The operator whose derivative torch says is missing; None for any other error."""
-    found = _MISSING.search(str(error))
-    if found is None:
-        return None
-    operator = found["forward"] or found["backward"]
-    if operator is not None:
-        return operator
-    # Custom functions are not named in the message; forward mode leaves them in the traceback.
-    trace = error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("cls")
-        if isinstance(owner, type) and issubclass(owner, torch.autograd.Function):
-            return owner.__name__
-        trace = trace.tb_next
-    return "a custom autograd function"

@@ -18,7 +18,9 @@ def find_head(network: nn.Module, name: str | None = None) -> str:
     Raises:
         ValueError: there is no such layer.
     """
-    linear = [path for path, module in network.named_modules() if isinstance(module, nn.Linear)]
+    linear: list[str] = [
+        path for path, module in network.named_modules() if isinstance(module, nn.Linear)
+    ]
     if name is None:
         if not linear:
             raise ValueError(

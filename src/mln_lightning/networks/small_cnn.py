@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mln_lightning.networks.sizes import check_sizes
 
 
-class SmallCNN(nn.Sequential):
+class SmallCNN(nn.Module):
     """Four 3×3 convolutions (32, 32, pool, 64, 64, pool), a hidden layer of 128 and a head.
 
     Batch-norm and ReLU follow each of them but the head.
@@ -24,7 +24,8 @@ class SmallCNN(nn.Sequential):
 
     def __init__(self, shape: Sequence[int], num_classes: int) -> None:
         channels, height, width = check_sizes("SmallCNN", shape, num_classes, smallest=4)
-        super().__init__(
+        super().__init__()
+        self.layers = nn.Sequential(
             *_convolution(channels, 32),
             *_convolution(32, 32),
             nn.MaxPool2d(2),
@@ -40,8 +41,7 @@ class SmallCNN(nn.Sequential):
 
     def forward(self, images: Tensor) -> Tensor:
         """``(B, K, H, W)`` → logits ``(B, C)``."""
-        logits: Tensor = super().forward(images)
-        return logits
+        return self.layers(images)  # type: ignore[no-any-return]
 
 
 def _convolution(inputs: int, outputs: int) -> tuple[nn.Module, ...]:

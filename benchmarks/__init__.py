@@ -1,0 +1,1 @@
+"""What a training step costs. `bench.py` measures it; the tests assert parts of it."""
