@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mln_lightning.batch import Batch, StepOutput, TrainBatch
+from mln_lightning.callbacks import Reseed
 from mln_lightning.models import Finetune, MetaLabelNet, NoisyLabelModule, Supervised
 from mln_lightning.models.base import NonFiniteLossError
 
@@ -87,9 +88,9 @@ def test_warmup_lasts_exactly_the_epochs_asked_for(warmup: int) -> None:
 def test_encoder_is_the_warmed_up_network_and_never_changes() -> None:
     watch = Watch()
     model = MetaLabelNet(network(), 3, SGD, ADAM, warmup_epochs=1)
-    trainer(4, watch).fit(model, batches())
+    trainer(4, watch, Reseed(0)).fit(model, batches())
     alone = Supervised(network(), 3, SGD)
-    trainer(1).fit(alone, batches())
+    trainer(1, Reseed(0)).fit(alone, batches())
     first = watch.encoders[4]  # after the first step behind the warm-up
     for name, value in alone.network.state_dict().items():
         if "num_batches" in name:

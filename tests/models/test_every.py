@@ -60,7 +60,6 @@ def fit(
         max_epochs=EPOCHS,
         accelerator="cpu",
         logger=False,
-        enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -70,7 +70,8 @@ class NoisyLabelModule(LightningModule, ABC):
         # Persistent, so that a checkpoint in mid-epoch carries the sums of the epoch so far.
         self.epoch_means = nn.ModuleDict()
         for name in ("train/loss", "meta/loss", "meta/grad_norm"):
-            self.epoch_means[name] = MeanMetric()
+            # Looking for NaN would wait for the device; `check_finite` names it later.
+            self.epoch_means[name] = MeanMetric(nan_strategy="disable")
             self._epoch_mean(name).persistent(True)
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
