@@ -1,6 +1,6 @@
 """What a step of each kind costs on this machine: time, FLOPs, memory; start-up and input speed.
 
-    python -m benchmarks.bench [--seconds 90] [--output outputs/bench/bench.json]
+    python -m benchmarks.bench [--seconds 50] [--output outputs/bench/bench.json]
 
 Times are medians over rounds in which every kind of step runs once, so that a busy moment of the
 machine falls on all of them. Ratios are taken within a round, then their median.
@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from benchmarks.measure import Step, count_flops, count_memory
+from benchmarks.measure import Step, count
 from benchmarks.steps import Data, MetaLabelNetStep, PlainStep, PublishedStep
 from mln_lightning.networks import CNN6, PreActResNet18
 
@@ -105,8 +105,9 @@ def measure_steps(
     for name, make in STEPS.items():
         torch.manual_seed(0)
         steps[name] = make(network(SHAPE, 10).to(device))
-    memory = {name: count_memory(step, data) for name, step in steps.items()}
-    flops = {name: count_flops(step, data) for name, step in steps.items()}
+    counts = {name: count(step, data) for name, step in steps.items()}
+    flops = {name: found for name, (found, _) in counts.items()}
+    memory = {name: found for name, (_, found) in counts.items()}
 
     times: dict[str, list[float]] = {name: [] for name in steps}
     start = time.perf_counter()
@@ -227,7 +228,7 @@ def table_of(title: str, costs: dict[str, dict[str, Any]]) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=70, help="timed rounds of each network")
+    parser.add_argument("--seconds", type=float, default=50, help="timed rounds of each network")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench/bench.json"))
     options = parser.parse_args()
 

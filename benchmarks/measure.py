@@ -16,20 +16,19 @@ from benchmarks.steps import Data
 Step = Callable[[Data], Any]
 
 
-def count_flops(step: Step, data: Data) -> int:
-    """Multiply-adds, times two, of convolutions and matrix products in one step."""
+def count(step: Step, data: Data) -> tuple[int, int]:
+    """FLOPs and peak bytes alive of a training step, which runs twice.
+
+    FLOPs are multiply-adds, times two, of convolutions and matrix products. Bytes include
+    parameters, optimiser state, gradients and data.
+    """
     with FlopCounterMode(display=False) as counter:
         step(data)
-    return counter.get_total_flops()
-
-
-def count_memory(step: Step, data: Data) -> int:
-    """Peak bytes alive in one step; parameters, optimiser state, gradients and data included."""
-    step(data)  # optimisers make their state in the first step
+    # Optimisers have made their state in the first step.
     gc.collect()
     with LiveMemory([*data.tensors(), *_owned(step)]) as memory:
         step(data)
-    return memory.peak
+    return counter.get_total_flops(), memory.peak
 
 
 def _owned(step: Step) -> Iterator[Tensor]:
