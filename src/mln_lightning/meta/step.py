@@ -24,11 +24,13 @@ class MetaStep(NamedTuple):
         meta_loss: ``()`` on the meta batch at the virtual parameters, detached.
         grads: its derivatives, one per tensor in ``wrt`` and of its shape.
         logits: ``(B, C)`` of the training batch at θ with their graph, for the conventional loss.
+        virtual_grads: v = ∂L_meta/∂θ' by name, for the parameters that require grad.
     """
 
     meta_loss: Tensor
     grads: tuple[Tensor, ...]
     logits: Tensor
+    virtual_grads: dict[str, Tensor]
 
 
 def meta_step(
@@ -119,7 +121,8 @@ def meta_step(
         tangent = logit_tangent(backend, network.unsupported, forward, params, direction, recorder)
     grads = _label_gradient(pull, wrt, tangent.to(pull.dtype))
     factor = -lr * length / scale
-    return MetaStep(loss, tuple(mean([g * factor for g in grads])), logits)
+    meta_grads = tuple(mean([g * factor for g in grads]))
+    return MetaStep(loss, meta_grads, logits, {k: d.mul_(unit) for k, d in direction.items()})
 
 
 def _virtual(
