@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,10 +21,10 @@ from torch import nn
 from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.export import export_labels, write_classifier
-from mln_lightning.files import write_atomically
+from mln_lightning.files import shown, write_atomically
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
-from mln_lightning.summary import summary_rows, summary_table
+from mln_lightning.summary import data_lines, summary_rows, summary_table
 
 
 def run_job(
@@ -73,6 +72,8 @@ def run_job(
     trainer: Trainer = instantiate(
         cfg.trainer, callbacks=callbacks, logger=logger or False, default_root_dir=run_dir
     )
+    console = Console(highlight=False)
+    console.print("\n".join(data_lines(data)), no_wrap=True)
     trainer.fit(model, datamodule=data, ckpt_path=resume)
 
     metrics = last_values(history.rows)
@@ -101,9 +102,8 @@ def run_job(
     if isinstance(logger, WandbLogger):
         log_final_table(logger, results)
     write_results(run_dir, results)
-    console = Console(highlight=False)
     console.print(summary_table(results))
-    console.print(f"Everything is in {run_dir}", soft_wrap=True)
+    console.print(f"Everything is in {shown(run_dir)}", soft_wrap=True)
 
 
 def quiet() -> None:
@@ -114,6 +114,7 @@ def quiet() -> None:
     for chatter in (
         ".*does not have many workers.*",  # small data sets need none
         ".*checkpoint that ended before the epoch ended.*",  # our samplers resume in mid-epoch
+        ".*smaller than the logging interval.*",  # metrics are logged by epoch
         ".*in eval mode at the start of training.*",  # the encoder belongs there
         ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
         ".*torch.jit.script.*is deprecated.*",  # inside torch's forward derivatives
@@ -141,7 +142,7 @@ def check_checkpoint(path: Path, model: NoisyLabelModule, data: NoisyLabelDataMo
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state, trained_on = saved["state_dict"], saved[type(data).__qualname__]
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a file of another kind may fail in any way
         raise ValueError(
             f"{path} is not a checkpoint of a run, or is damaged ({type(error).__name__}); "
             "delete it to start from the beginning."
