@@ -73,7 +73,11 @@ class Ended(NamedTuple):
 
 
 def command(
-    folder: Path, *arguments: str, strike: Strike | None = None, largest_file: int | None = None
+    folder: Path,
+    *arguments: str,
+    strike: Strike | None = None,
+    largest_file: int | None = None,
+    terminal: tuple[str, int] | None = None,
 ) -> Ended:
     """``mln <arguments>`` in ``folder``, in a process of its own.
 
@@ -82,8 +86,11 @@ def command(
         arguments: of the command line.
         strike: a signal for the process.
         largest_file: bytes; writing more to a file fails, as it does on a full disk.
+        terminal: name and columns of a terminal that shows all; nothing is kept then.
     """
-    code = in_a_process(_command, folder, arguments, strike, largest_file)
+    code = in_a_process(_command, folder, arguments, strike, largest_file, terminal)
+    if terminal is not None:
+        return Ended(code, "", "")
     return Ended(code, (folder / ".stdout").read_text(), (folder / ".stderr").read_text())
 
 
@@ -105,15 +112,26 @@ def calm() -> None:
 
 
 def _command(
-    folder: Path, arguments: tuple[str, ...], strike: Strike | None, largest_file: int | None
+    folder: Path,
+    arguments: tuple[str, ...],
+    strike: Strike | None,
+    largest_file: int | None,
+    terminal: tuple[str, int] | None,
 ) -> None:
     from mln_lightning import run
 
     calm()
     os.chdir(folder)
-    for name, number in ((".stdout", 1), (".stderr", 2)):
-        with (folder / name).open("wb") as file:
-            os.dup2(file.fileno(), number)
+    if terminal is None:
+        for name, number in ((".stdout", 1), (".stderr", 2)):
+            with (folder / name).open("wb") as file:
+                os.dup2(file.fileno(), number)
+    else:
+        name, columns = terminal
+        os.environ |= {"TERM": "xterm-256color", "COLUMNS": str(columns)}
+        screen = os.open(name, os.O_RDWR | os.O_NOCTTY)
+        os.dup2(screen, 1)
+        os.dup2(screen, 2)
     if largest_file is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
     if strike is not None:

@@ -12,7 +12,7 @@ class UserError(Exception):
     """One sentence: what was wrong, the value, what is allowed, what to do. Exit code 2."""
 
 
-class RunStopped(BaseException):  # noqa: N818  (stopping when asked to is no error)
+class RunStopped(BaseException):
     """A signal stopped the run; like `KeyboardInterrupt`, nothing on the way may swallow it.
 
     Args:

@@ -90,7 +90,7 @@ def test_checkpoints_of_something_else(
     assert "trained on blobs, the data set is digits" in said
     assert "other labels or another split" in resumed(trained, "noise=asym")
     assert "other labels or another split" in resumed(trained, "num_meta=50")
-    assert "max_epochs" in resumed(trained, "trainer.max_epochs=1")
+    assert "max_epochs is 1" in resumed(trained, "trainer.max_epochs=1")
     assert trained_files(tmp_path / "outputs") == []
 
 
@@ -98,7 +98,7 @@ def test_loss_that_is_not_finite_from_the_start(
     refused: Callable[..., str], tmp_path: Path
 ) -> None:
     said = refused(*TINY, "model.optimizer.lr=1e20")
-    assert "not finite at step 1 (epoch 0, batch 1)" in said
+    assert "not finite at step 2 (epoch 1, batch 2)" in said
     assert "no checkpoint yet" in said
     assert trained_files(tmp_path) == []
 
@@ -109,7 +109,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
     request = (*TINY, "model.warmup_epochs=1", "model.virtual_lr=1e30")
     said = refused(*request)
     (last,) = tmp_path.rglob("last.ckpt")
-    assert f"not finite at step {STEPS} (epoch 1, batch 0)" in said
+    assert f"not finite at step {STEPS + 1} (epoch 2, batch 1)" in said
     assert f"last good checkpoint is {last.relative_to(tmp_path)}" in said
     saved = torch.load(last, weights_only=True)
     assert saved["global_step"] == STEPS
@@ -125,17 +125,11 @@ def test_full_disk(tmp_path: Path) -> None:
     assert ended.code == 2
     (folder,) = (path.parent for path in tmp_path.rglob("noise.npz"))
     where = folder.relative_to(tmp_path)
-    assert ended.err == f"cannot write {where}/best.ckpt: File too large\n"
+    assert ended.err == f"cannot use {where}/best.ckpt: File too large\n"
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "noise.npz", "metrics.csv", "error.txt")
     }
     assert command(tmp_path, *TINY).code == 0
-
-
-def test_full_disk_at_the_export(tmp_path: Path) -> None:
-    request = (*TINY, "model=cross_entropy")
-    ended = command(tmp_path, *request, largest_file=2**20)
-    assert ended.code in (0, 2)
 
 
 def test_no_place_to_write(refused: Callable[..., str], tmp_path: Path) -> None:
@@ -171,7 +165,6 @@ def test_finished_run(refused: Callable[..., str], mln: Call, tmp_path: Path) ->
         ("model.head=nowhere", ["nowhere"]),
         ("model/network=torchvision model.network.name=resnet19", ["resnet18"]),
         ("callbacks.checkpoint.every_n_steps=0", ["every_n_steps", "0"]),
-        ("+trainer.max_steps=x", ["max_steps"]),
         ("+model.widht=3", ["model", "widht"]),
     ],
 )

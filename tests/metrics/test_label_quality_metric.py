@@ -121,6 +121,13 @@ def test_correction_counts_by_hand():
         correction_counts(corrected[:5], observed, clean)
 
 
+def test_labels_that_are_not_numbers_do_not_crash():
+    metric = LabelQuality(C)
+    logits, observed, clean, soft = random_epoch()
+    metric.update(logits * torch.nan, observed, clean, soft * torch.nan)
+    assert metric.compute()["labels/calibration"].isnan()
+
+
 def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match="num_classes >= 2"):
         LabelQuality(1)
