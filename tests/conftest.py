@@ -1,3 +1,4 @@
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,21 @@ import torch
 def _one_thread_and_deterministic():
     torch.set_num_threads(1)
     torch.use_deterministic_algorithms(True)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_network():
+    """Whatever tries to reach another machine fails at once, as it would on a machine alone."""
+    connect = socket.socket.connect
+
+    def local(self: socket.socket, address: object) -> None:
+        if self.family != socket.AF_UNIX:
+            raise OSError(f"a test tried to connect to {address}")
+        connect(self, address)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", local)
+        yield
 
 
 @pytest.fixture

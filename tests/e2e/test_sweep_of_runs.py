@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -122,3 +124,26 @@ def test_a_signal_outside_training_is_one_sentence_too(
     assert said in ended.err
     assert ended.err.count("\n") == 1
     assert command(tmp_path, *request).code == 0
+
+
+@pytest.mark.slow
+def test_an_interrupt_from_the_keyboard_reaches_the_workers_too(tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to all processes of a command, data loaders' workers included."""
+    request = ("dataset=blobs", "dataset.num_workers=2", "trainer.max_epochs=400")
+    with subprocess.Popen(
+        [sys.executable, "-m", "mln_lightning.run", *request],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.lstrip().startswith("2/400"):
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert re.fullmatch(r"Stopped by SIGINT; the same command continues from \S+last.ckpt.\n", err)

@@ -147,10 +147,10 @@ class NoisyLabelModule(LightningModule, ABC):
         """
         step = int(self.first_bad_step)
         if step >= 0:
-            per_epoch = int(self.trainer.num_training_batches)
+            epoch, batch = divmod(step, int(self.trainer.num_training_batches))
             raise NonFiniteLossError(
-                f"The loss was not finite at step {step + 1} (epoch {step // per_epoch + 1}, batch "
-                f"{step % per_epoch + 1}); lower a learning rate, or look at that batch."
+                f"The loss was not finite at step {step + 1} (epoch {epoch + 1}, batch "
+                f"{batch + 1}); lower a learning rate, or look at that batch."
             )
 
     def on_train_epoch_end(self) -> None:
