@@ -38,10 +38,13 @@ def records(path: Path) -> Iterator[object]:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_offline_run_holds_metrics_configuration_and_table(tmp_path: Path) -> None:
+def test_offline_run_holds_metrics_configuration_and_table(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "run"
     extra = ["logger=wandb", f"logger.save_dir={folder}"]
     assert run(folder, extra=extra) == 0
+    assert capfd.readouterr().err == "", "W&B and Lightning have nothing to tell"
     (log,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     history, config = [], {}
     for record in records(log):

@@ -125,11 +125,12 @@ def quiet() -> None:
 
 
 def silence_wandb() -> None:
-    """Let W&B speak in its files only; its own switch covers all but the start of a run."""
+    """Let W&B speak in its files only."""
     import wandb
 
     os.environ.setdefault("WANDB_SILENT", "true")
-    wandb.setup()  # reads the switch
+    if os.environ["WANDB_SILENT"] == "true":  # W&B reads it later than its first words
+        wandb.termsetup(wandb.Settings(silent=True), None)
 
 
 def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
