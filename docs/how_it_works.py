@@ -12,7 +12,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
-NOISY, CLEAN, PHI, INK = "#f6d5c9", "#cfe8d5", "#fff1c2", "#333333"
+NOISY, CLEAN, PHI = "#f6d5c9", "#cfe8d5", "#fff1c2"
+INK, META = "#333333", "#b03a2e"
 W, H = 2.5, 0.86
 
 
@@ -27,11 +28,23 @@ def box(axes: Axes, x: float, y: float, title: str, text: str, colour: str) -> N
 
 
 def arrow(
-    axes: Axes, start: tuple[float, float], end: tuple[float, float], text: str = "", **style: object
+    axes: Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    text: str = "",
+    *,
+    bend: float = 0.0,
+    colour: str = INK,
+    linestyle: str = "-",
 ) -> None:
-    axes.annotate(
-        "", end, start, arrowprops={"arrowstyle": "-|>", "color": INK, "linewidth": 1.4, **style}
-    )
+    style = {
+        "arrowstyle": "-|>",
+        "connectionstyle": f"arc3,rad={bend}",
+        "color": colour,
+        "linestyle": linestyle,
+        "linewidth": 1.4,
+    }
+    axes.annotate("", end, start, arrowprops=style)
     if text:
         middle = ((start[0] + end[0]) / 2, (start[1] + end[1]) / 2 + 0.16)
         axes.text(*middle, text, ha="center", fontsize=9, color=INK)
@@ -61,13 +74,11 @@ def main(path: Path) -> None:
     arrow(axes, (9.52, 1.98), (10.25, 1.98))
     axes.text(9.78, 2.14, "2", fontsize=11, weight="bold")
     arrow(axes, (11.6, 0.97), (11.6, 1.47))
-    arrow(
-        axes, (11.6, 2.52), (9.52, 3.53), connectionstyle="arc3,rad=0.3", color="#b03a2e", linestyle="--"
-    )
-    axes.text(10.5, 3.78, "3  φ ← φ − β ∂φ meta loss", fontsize=9.5, color="#b03a2e")
-    arrow(axes, (7.0, 3.02), (5.6, 0.97), connectionstyle="arc3,rad=0.12")
+    arrow(axes, (11.6, 2.52), (9.52, 3.53), bend=0.3, colour=META, linestyle="--")
+    axes.text(10.5, 3.78, "3  φ ← φ − β ∂φ meta loss", fontsize=9.5, color=META)
+    arrow(axes, (7.0, 3.02), (5.6, 0.97), bend=0.12)
     axes.text(4.62, 1.3, "4  new ŷ", fontsize=9.5)
-    arrow(axes, (1.25, 1.47), (3.35, 0.45), connectionstyle="arc3,rad=0.3")
+    arrow(axes, (1.25, 1.47), (3.35, 0.45), bend=0.3)
     axes.text(
         6.42,
         -0.55,

@@ -77,8 +77,8 @@ def accuracy_table(rows: Sequence[Row], metric: str, models: Sequence[str] = MOD
         lines.append(["metalabelnet − finetune, paired", *pairs])
     else:
         before = "labels.accuracy_before"
-        observed = [shown([*values(rows, "finetune", n, r, 180, before).values()]) for n, r in CONDITIONS]
-        lines.insert(0, ["observed labels", *observed])
+        observed = (values(rows, "finetune", n, r, 180, before) for n, r in CONDITIONS)
+        lines.insert(0, ["observed labels", *(shown([*cell.values()]) for cell in observed)])
     return markdown(header, lines)
 
 

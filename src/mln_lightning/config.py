@@ -194,7 +194,11 @@ def current_job(cfg: DictConfig) -> Job:
     hydra = HydraConfig.get()
     cfg = copy.deepcopy(cfg)
     OmegaConf.resolve(cfg)
-    choices = {str(key): str(value) for key, value in hydra.runtime.choices.items()}
+    choices = {
+        str(group): str(option)
+        for group, option in hydra.runtime.choices.items()
+        if option is not None and not str(group).startswith("hydra/")
+    }
     return Job(cfg, Path(hydra.runtime.output_dir), choices, list(hydra.overrides.task))
 
 

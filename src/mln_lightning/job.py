@@ -23,6 +23,7 @@ from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.export import export_labels, write_classifier
 from mln_lightning.files import write_atomically
+from mln_lightning.folders import shown
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
 from mln_lightning.summary import summary_rows, summary_table
@@ -103,7 +104,7 @@ def run_job(
     write_results(run_dir, results)
     console = Console(highlight=False)
     console.print(summary_table(results))
-    console.print(f"Everything is in {run_dir}", soft_wrap=True)
+    console.print(f"Everything is in {shown(run_dir)}", soft_wrap=True)
 
 
 def quiet() -> None:
