@@ -41,7 +41,11 @@ class StopAfter(Callback):
 
 
 def fit(
-    method: str, folder: Path, *extra: Callback, resume: Path | None = None
+    method: str,
+    folder: Path,
+    *extra: Callback,
+    resume: Path | None = None,
+    precision: str = "32-true",
 ) -> tuple[NoisyLabelModule, NoisyLabelDataModule, Trainer]:
     cfg = compose(
         [
@@ -59,6 +63,7 @@ def fit(
     trainer = Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
+        precision=precision,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -116,3 +121,10 @@ def test_label_quality_is_logged(method: str, tmp_path: Path) -> None:
     logged = trainer.callback_metrics
     assert 0 <= logged["memorized/noisy"] <= 1
     assert ("labels/accuracy" in logged) == (method == "metalabelnet")
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_other_precisions_train(precision: str, tmp_path: Path) -> None:
+    """Warnings are errors here, so the meta gradient's back end did not have to fall back."""
+    _, _, trainer = fit("metalabelnet", tmp_path, precision=precision)
+    assert trainer.callback_metrics["val/accuracy"] > 0.5
