@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +25,7 @@ class Cost:
         live_bytes: most bytes of tensors alive at once: parameters, optimiser state, gradients,
             both batches, and what the step makes.
         cuda_bytes: most bytes that CUDA's allocator had handed out, beyond what was there before
-            the step's network was; None elsewhere.
+            the step was made, so without the batches; None elsewhere.
     """
 
     flops: int
@@ -33,12 +33,15 @@ class Cost:
     cuda_bytes: int | None
 
 
-def count(make: Callable[[], Step], batch: TrainBatch) -> Cost:
-    """Cost of the step that ``make`` builds; it runs three times."""
+def count(step: Step, batch: TrainBatch, held: int = 0) -> Cost:
+    """Cost of a step, which runs twice, on a CUDA device three times.
+
+    Args:
+        step: newly made.
+        batch: for all runs.
+        held: bytes that CUDA's allocator had handed out before the step was made.
+    """
     device = batch["train"].images.device
-    cuda = device.type == "cuda"
-    before = torch.cuda.memory_allocated(device) if cuda else 0
-    step = make()
     with FlopCounterMode(display=False) as counter:
         step(batch)
     # Optimisers have made their state in the first step.
@@ -46,12 +49,12 @@ def count(make: Callable[[], Step], batch: TrainBatch) -> Cost:
     with live_memory(step, batch) as memory:
         step(batch)
     cuda_bytes = None
-    if cuda:
+    if device.type == "cuda":
         gc.collect()
         torch.cuda.reset_peak_memory_stats(device)
         step(batch)
         torch.cuda.synchronize(device)
-        cuda_bytes = torch.cuda.max_memory_allocated(device) - before
+        cuda_bytes = torch.cuda.max_memory_allocated(device) - held
     return Cost(counter.get_total_flops(), memory.peak, cuda_bytes)
 
 

@@ -41,9 +41,7 @@ class PublishedStep:
         seen = features(self.encoder, self.head, train.images)
         soft = self.generator(seen).softmax(dim=1)
 
-        grads = torch.autograd.grad(
-            _kl(logits, soft), list(params.values()), create_graph=True
-        )
+        grads = torch.autograd.grad(_kl(logits, soft), list(params.values()), create_graph=True)
         virtual = {name: p - g for (name, p), g in zip(params.items(), grads, strict=True)}
         meta_loss = cross_entropy(self._logits(virtual, meta.images), meta.labels)
         self.meta_optimizer.zero_grad()
