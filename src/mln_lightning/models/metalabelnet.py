@@ -131,7 +131,8 @@ class MetaLabelNet(MetaModule):
     def _along(self, grads: dict[str, Tensor]) -> Tensor:
         """⟨v, θ⟩, ``()``."""
         parameters = dict(self.network.named_parameters())
-        return torch.stack([(v * parameters[name]).sum() for name, v in grads.items()]).sum()
+        products = [torch.dot(v.flatten(), parameters[name].flatten()) for name, v in grads.items()]
+        return torch.stack(products).sum()
 
     def _fit(self, logits: Tensor, log_soft: Tensor) -> Tensor:
         return reverse_kl(logits, log_soft, reduction=self.reduction, label_eps=self.label_eps)
