@@ -39,9 +39,7 @@ def test_bfloat16_keeps_the_direction(backend: Backend) -> None:
                 dict(net.named_parameters()),
                 images.to(dtype),
                 lambda logits: reverse_kl(logits, phi(features.to(dtype))),
-                lambda params: cross_entropy(
-                    at_virtual(params, meta_images.to(dtype)), meta_labels
-                ),
+                lambda params: cross_entropy(at_virtual(params, x_meta), meta_labels),
                 tuple(phi.parameters()),
                 lr=0.1,
                 backend=backend,
