@@ -1,6 +1,6 @@
 """What a step of each kind costs on this machine: time, FLOPs, memory; start-up and input speed.
 
-    python -m benchmarks.bench [--seconds 50] [--output outputs/bench/bench.json]
+    python -m benchmarks.bench [--seconds 40] [--output outputs/bench/bench.json]
 
 Times are medians over rounds in which every kind of step runs once; ratios are taken within a
 round, then their median. Columns without unit are in plain steps.
@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,10 +33,10 @@ from mln_lightning.networks import CNN6, PreActResNet18
 
 SHAPE = (3, 32, 32)
 NOTE = (
-    "Almost all of a step is convolutions, which run at one speed in every kind of step: "
-    "ratios of time lie near those of FLOPs. What goes beyond is fresh memory: arrays above "
-    "32 MiB (cnn6, batch 128) are new pages from the system each time, and the published way "
-    "makes the most of them. With preact_resnet18 batch 32 gives the ratios of batch 8."
+    "Convolutions are most of every step and run at one speed per FLOP, so times stand to each "
+    "other nearly as FLOPs do: published to ours 1.6, on cnn6 with batches of 32 to 128 and on "
+    "preact_resnet18 with 8 and 32 (CPU time of one thread, AMD EPYC). Arrays of 32 MiB and more "
+    "(cnn6, batch 128) can add page faults, up to 40 % to a step and not evenly."
 )
 
 
@@ -55,15 +56,13 @@ def step_table(title: str, costs: Mapping[str, StepCost]) -> Table:
     """On a CUDA device the memory is what its allocator says, elsewhere what was counted."""
     table = Table(title=title, title_justify="left")
     table.add_column("step")
-    for column in ("ms (min-max)", "time", "GFLOP", "FLOPs", "MB", "memory"):
+    for column in ("s (min-max)", "time", "GFLOP", "FLOPs", "MB", "memory"):
         table.add_column(column, justify="right")
     for name, cost in costs.items():
-        low, middle, high = (
-            f"{1000 * t:.0f}" for t in (cost.seconds.min, cost.seconds.median, cost.seconds.max)
-        )
+        seconds = cost.seconds
         table.add_row(
             name.replace("MetaLabelNet, ", "ours, "),
-            f"{middle} ({low}-{high})",
+            f"{seconds.median:.3g} ({seconds.min:.3g}-{seconds.max:.3g})",
             f"{cost.time_in_plain_steps.median:.2f}",
             f"{cost.flops / 1e9:.1f}",
             f"{cost.flops_in_plain_steps:.2f}",
@@ -75,22 +74,22 @@ def step_table(title: str, costs: Mapping[str, StepCost]) -> Table:
 
 def other_table(rows: Mapping[str, tuple[Range | None, str]]) -> Table:
     """Start-up and input, each with its unit."""
-    table = Table("start-up and input", title_justify="left")
+    table = Table("start-up and input", "unit")
     for column in ("median", "min", "max"):
         table.add_column(column, justify="right")
     for name, (found, unit) in rows.items():
         if found is None:
-            table.add_row(name, "failed", "", "")
+            table.add_row(name, unit, "failed")
             continue
         digits = 0 if found.median > 100 else 2
         values = (found.median, found.min, found.max)
-        table.add_row(name, *(f"{value:,.{digits}f} {unit}" for value in values))
+        table.add_row(name, unit, *(f"{value:,.{digits}f}" for value in values))
     return table
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=50, help="timed rounds of each network")
+    parser.add_argument("--seconds", type=float, default=40, help="timed rounds of each network")
     parser.add_argument("--output", type=Path, default=Path("outputs/bench/bench.json"))
     options = parser.parse_args()
 
@@ -117,7 +116,7 @@ def main() -> None:
     goals: list[Goal] = []
     for name, (network, size) in cases.items():
         steps[name] = measure_steps(
-            lambda network=network: network(SHAPE, 10), SHAPE, size, device, options.seconds
+            partial(network, SHAPE, 10), SHAPE, size, device, options.seconds
         )
         console.print(step_table(f"{name}, batch {size}", steps[name]))
         goals += step_goals(name, steps[name], cpu=cpu)
@@ -135,12 +134,12 @@ def main() -> None:
         other_table(
             {name: (found, "s") for name, found in start_up.items()}
             | {name: (found, "images/s") for name, found in speed.items()}
-            | {"ours over PIL": (speed_up, "×")}  # noqa: RUF001
+            | {"ours over PIL": (speed_up, "times")}
         )
     )
     console.print(
-        f"Input takes {share[PLAIN]:.2%} of a plain step's time and {share[OURS]:.2%} of "
-        f"MetaLabelNet's (cnn6, batch {size})."
+        f"Input, on one thread, takes {share[PLAIN]:.2%} of a plain step's time and "
+        f"{share[OURS]:.2%} of MetaLabelNet's (cnn6, batch {size})."
     )
 
     goals += other_goals(start_up[BAD_OPTION], time.perf_counter() - started)

@@ -22,13 +22,20 @@ MEAN = STD = (0.5, 0.5, 0.5)
 def measure_input(
     shape: tuple[int, int, int], size: int, device: torch.device, seconds: float = 4.0
 ) -> dict[str, list[float]]:
-    """Seconds per batch of B = ``size`` augmented and normalised images, for both ways."""
+    """Seconds per batch of B = ``size`` augmented and normalised images, for both ways.
+
+    On one thread, like a worker of a loader.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
     draws = torch.Generator().manual_seed(0)
     pool = torch.randint(0, 256, (10_000, *shape), dtype=torch.uint8, generator=draws)
     rows = torch.randperm(len(pool), generator=draws)[:size]
     whole, one_by_one = _whole(pool, rows, device), _image_by_image(pool, rows, device)
     whole(), one_by_one()
-    return take_turns({OURS: whole, PER_SAMPLE: one_by_one}, seconds, device)
+    times = take_turns({OURS: whole, PER_SAMPLE: one_by_one}, seconds, device)
+    torch.set_num_threads(threads)
+    return times
 
 
 def _whole(pool: Tensor, rows: Tensor, device: torch.device) -> Callable[[], Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
@@ -17,8 +18,8 @@ PLAIN, OURS, PUBLISHED = "plain training", "MetaLabelNet, jvp", "published way"
 STEPS: dict[str, Callable[[nn.Module], Step]] = {
     PLAIN: plain,
     OURS: metalabelnet,
-    "MetaLabelNet, autograd": lambda network: metalabelnet(network, "autograd"),
-    "MetaLabelNet, differences": lambda network: metalabelnet(network, "finite_difference"),
+    "MetaLabelNet, autograd": partial(metalabelnet, backend="autograd"),
+    "MetaLabelNet, differences": partial(metalabelnet, backend="finite_difference"),
     PUBLISHED: PublishedStep,
 }
 
@@ -69,7 +70,7 @@ def measure_steps(
         steps[name] = make(network().to(device))
         counts[name] = count(steps[name], batch, held)
     times = take_turns(
-        {name: lambda step=step: step(batch) for name, step in steps.items()}, seconds, device
+        {name: partial(step, batch) for name, step in steps.items()}, seconds, device
     )
 
     base = counts[PLAIN]
