@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from test_resume import in_a_process
+from test_resume import run
 
 BLOCK = 32 * 1024
 
@@ -41,17 +41,14 @@ def records(path: Path) -> Iterator[object]:
 def test_offline_run_holds_metrics_configuration_and_table(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     extra = ["logger=wandb", f"logger.save_dir={folder}"]
-    assert in_a_process(folder, 0, extra=extra) == 0
+    assert run(folder, extra=extra) == 0
     (log,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     history, config = [], {}
     for record in records(log):
         kind = record.WhichOneof("record_type")
         if kind == "history":
             history.append(
-                {
-                    i.key or ".".join(i.nested_key): json.loads(i.value_json)
-                    for i in record.history.item
-                }
+                {".".join(i.nested_key): json.loads(i.value_json) for i in record.history.item}
             )
         elif kind == "run":
             config |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
@@ -65,9 +62,8 @@ def test_offline_run_holds_metrics_configuration_and_table(tmp_path: Path) -> No
     results = json.loads((folder / "results.json").read_text())
     (final,) = [row for row in history if "test/accuracy_last" in row]
     assert final["test/accuracy_last"] == pytest.approx(results["metrics"]["test/accuracy_last"])
-    (table,) = [row["results"] for row in history if "results" in row]
-    assert table["_type"] == "table-file"
-    shown = json.loads((log.parent / "files" / table["path"]).read_text())
-    assert ["test accuracy, last epoch", f"{100 * final['test/accuracy_last']:.2f} %"] in shown[
-        "data"
-    ]
+    (table,) = [row for row in history if "results._type" in row]
+    assert table["results._type"] == "table-file"
+    shown = json.loads((log.parent / "files" / table["results.path"]).read_text())
+    accuracy = f"{100 * final['test/accuracy_last']:.2f} %"
+    assert ["test accuracy, last epoch", accuracy] in shown["data"]

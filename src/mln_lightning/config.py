@@ -81,7 +81,7 @@ class Job:
     Attributes:
         cfg: the configuration, all interpolations resolved.
         run_dir: where everything about the run is written.
-        choices: config group → chosen option, such as {"noise": "asym"}.
+        choices: config group → chosen option, such as {"noise": "asym"}; Hydra's own left out.
         overrides: what the command line changed, `hydra.*` excepted.
     """
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+from mln_lightning.files import shown
+
 
 class UserError(Exception):
     """One sentence: what was wrong, the value, what is allowed, what to do. Exit code 2."""
 
 
-class RunStopped(Exception):  # noqa: N818  (stopping when asked to is no error)
-    """A signal stopped the run after its state was saved.
+class RunStopped(BaseException):
+    """A signal stopped the run; like `KeyboardInterrupt`, nothing on the way may swallow it.
 
     Args:
         signum: the signal's number, such as `signal.SIGINT`.
-        checkpoint: where training will continue; None when no batch had been trained yet.
+        checkpoint: where the run will continue; None when there is none yet.
     """
 
     def __init__(self, signum: int, checkpoint: Path | None = None) -> None:
@@ -23,9 +25,9 @@ class RunStopped(Exception):  # noqa: N818  (stopping when asked to is no error)
         self.checkpoint = checkpoint
         name = signal.Signals(signum).name
         if checkpoint is None:
-            sentence = f"Stopped by {name} before anything was trained; the same command starts it."
+            sentence = f"Stopped by {name} before the first checkpoint; the same command starts it."
         else:
-            sentence = f"Stopped by {name}; the same command continues from {checkpoint}."
+            sentence = f"Stopped by {name}; the same command continues from {shown(checkpoint)}."
         super().__init__(sentence)
 
     @property

@@ -79,8 +79,10 @@ def write_labels(
 def write_classifier(run_dir: Path, network: nn.Module) -> None:
     """Write ``classifier.pt``, the plain state dict of the network on the CPU."""
     state = {name: value.detach().cpu() for name, value in network.state_dict().items()}
+    content = io.BytesIO()  # written in one go: torch.save into a file hides why a write failed
+    torch.save(state, content)
     with replacing(run_dir / "classifier.pt") as temporary:
-        torch.save(state, temporary)
+        temporary.write_bytes(content.getvalue())
 
 
 class TrainedClassifier:
@@ -138,12 +140,3 @@ def load(run_dir: str | Path) -> TrainedClassifier:
     network: nn.Module = instantiate(config.model.network)
     network.load_state_dict(torch.load(folder / "classifier.pt", weights_only=True))
     return TrainedClassifier(network.eval(), instantiate(config.dataset.info))
-
-
-def selected_weights(checkpoint: Path, network: nn.Module) -> None:
-    """Load the network's part of a Lightning checkpoint into ``network``."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "network."
-    network.load_state_dict(
-        {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -18,12 +18,15 @@ def replacing(path: Path) -> Iterator[Path]:
         path: final place; its folder must exist.
 
     Raises:
-        OSError: the file could not be written or moved.
+        OSError: the file could not be written or moved; names ``path``.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
+    except OSError as error:
+        error.filename = shown(path)  # a failed write names no file, or one nobody knows
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -32,3 +35,10 @@ def write_atomically(path: Path, text: str) -> None:
     """Write UTF-8 ``text`` to ``path``; see `replacing`."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
+
+
+def shown(path: Path) -> str:
+    """A path as short as the working folder allows."""
+    with suppress(ValueError):
+        return str(path.absolute().relative_to(Path.cwd()))
+    return str(path)

@@ -17,6 +17,7 @@ from typing import Literal
 
 from mln_lightning.config import Job
 from mln_lightning.errors import UserError
+from mln_lightning.files import shown
 
 RESULTS = "results.json"
 LAST_CHECKPOINT = "last.ckpt"
@@ -123,13 +124,6 @@ def replacing(run_dir: Path) -> Iterator[None]:
     finally:
         if state(run_dir) != "to do":
             shutil.rmtree(aside, ignore_errors=True)
-
-
-def shown(path: Path) -> str:
-    """A path as short as the working folder allows."""
-    with suppress(ValueError):
-        return str(path.absolute().relative_to(Path.cwd()))
-    return str(path)
 
 
 def first_process() -> bool:

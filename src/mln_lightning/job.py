@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,11 +21,10 @@ from torch import nn
 from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.export import export_labels, write_classifier
-from mln_lightning.files import write_atomically
-from mln_lightning.folders import shown
+from mln_lightning.files import shown, write_atomically
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
-from mln_lightning.summary import summary_rows, summary_table
+from mln_lightning.summary import data_lines, summary_rows, summary_table
 
 
 def run_job(
@@ -58,7 +56,8 @@ def run_job(
     model: NoisyLabelModule = instantiate(cfg.model)
     resume = checkpoint_to_resume(cfg.ckpt_path, run_dir)
     if resume is not None:
-        check_checkpoint(resume, model, data)
+        max_epochs = OmegaConf.select(cfg, "trainer.max_epochs")
+        check_checkpoint(resume, model, data, max_epochs=max_epochs)
 
     run_dir.mkdir(parents=True, exist_ok=True)
     composed = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
@@ -69,11 +68,15 @@ def run_job(
     history = next(c for c in callbacks if isinstance(c, History))
     checkpoint = next(c for c in callbacks if isinstance(c, Checkpoint))
     logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
+    if isinstance(logger, WandbLogger):
+        silence_wandb()
     if logger is not None:
         logger.log_hyperparams(composed)
     trainer: Trainer = instantiate(
         cfg.trainer, callbacks=callbacks, logger=logger or False, default_root_dir=run_dir
     )
+    console = Console(highlight=False)
+    console.print("\n".join(data_lines(data)), end="\n\n", no_wrap=True)
     trainer.fit(model, datamodule=data, ckpt_path=resume)
 
     metrics = last_values(history.rows)
@@ -105,7 +108,6 @@ def run_job(
     if isinstance(logger, WandbLogger):
         log_final_table(logger, results)
     write_results(run_dir, results)
-    console = Console(highlight=False)
     console.print(summary_table(results))
     console.print(f"Everything is in {shown(run_dir)}", soft_wrap=True)
 
@@ -114,15 +116,23 @@ def quiet() -> None:
     """Leave the screen to the run: no adverts, tips and advice of the libraries below."""
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    os.environ.setdefault("WANDB_SILENT", "true")
     for chatter in (
         ".*does not have many workers.*",  # small data sets need none
         ".*checkpoint that ended before the epoch ended.*",  # our samplers resume in mid-epoch
+        ".*smaller than the logging interval.*",  # metrics are logged by epoch
         ".*in eval mode at the start of training.*",  # the encoder belongs there
         ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
         ".*torch.jit.script.*is deprecated.*",  # inside torch's forward derivatives
     ):
         warnings.filterwarnings("ignore", chatter)
+
+
+def silence_wandb() -> None:
+    """Let W&B speak in its files only; its own switch covers all but the start of a run."""
+    import wandb
+
+    os.environ.setdefault("WANDB_SILENT", "true")
+    wandb.setup()  # reads the switch
 
 
 def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
@@ -133,8 +143,14 @@ def checkpoint_to_resume(ckpt_path: str | None, run_dir: Path) -> Path | None:
     return last if ckpt_path == "last" or last.exists() else None
 
 
-def check_checkpoint(path: Path, model: NoisyLabelModule, data: NoisyLabelDataModule) -> None:
-    """Refuse a checkpoint that belongs to another network, method or data set.
+def check_checkpoint(
+    path: Path,
+    model: NoisyLabelModule,
+    data: NoisyLabelDataModule,
+    *,
+    max_epochs: int | None = None,
+) -> None:
+    """Refuse a checkpoint of another network, method or data set, or of a longer run.
 
     Raises:
         ValueError: says what differs.
@@ -145,12 +161,18 @@ def check_checkpoint(path: Path, model: NoisyLabelModule, data: NoisyLabelDataMo
     try:
         saved = torch.load(path, map_location="cpu", weights_only=True)
         state, trained_on = saved["state_dict"], saved[type(data).__qualname__]
-    except (RuntimeError, KeyError, EOFError, pickle.UnpicklingError) as error:
+        epoch = int(saved["epoch"])
+    except Exception as error:  # a file of another kind may fail in any way
         raise ValueError(
             f"{path} is not a checkpoint of a run, or is damaged ({type(error).__name__}); "
             "delete it to start from the beginning."
         ) from error
     data.load_state_dict(trained_on)  # refuses other data
+    if max_epochs is not None and 0 <= max_epochs <= epoch:
+        raise ValueError(
+            f"{path} was saved in epoch {epoch + 1} and trainer.max_epochs is {max_epochs}; raise "
+            "that, or start anew."
+        )
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     saved_shapes = {name: tuple(value.shape) for name, value in state.items()}
     if shapes != saved_shapes:

@@ -23,6 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TypedDict
 
+import torch
+
 from mln_lightning import __version__
 from mln_lightning.files import write_atomically
 from mln_lightning.metrics.label_quality import CorrectionCounts
@@ -76,10 +78,11 @@ def write_results(run_dir: Path, results: RunResults) -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python, this package and what its numbers depend on."""
-    packages = ("torch", "torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
+    packages = ("torchvision", "lightning", "torchmetrics", "hydra-core", "numpy")
     return {
         "python": platform.python_version(),
         "mln_lightning": __version__,
+        "torch": str(torch.__version__),  # tells the CUDA build too, unlike the package's metadata
         **{name: version(name) for name in packages},
     }
 

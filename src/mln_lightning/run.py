@@ -6,6 +6,7 @@ Exit codes: 0 done; 1 a run failed; 2 the request was wrong; 128 + n stopped by 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import textwrap
@@ -27,7 +28,8 @@ from mln_lightning import __version__, folders
 from mln_lightning.checks import check
 from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
 from mln_lightning.errors import RunStopped, UserError
-from mln_lightning.folders import shown
+from mln_lightning.files import shown
+from mln_lightning.stopping import stoppable
 
 _INDENT = " " * 10  # under the folder, in the report of a sweep
 
@@ -141,10 +143,11 @@ def _task(cfg: DictConfig) -> None:
     if in_sweep:
         if not folders.will_run(job):
             return
-        print(f"\n{shown(job.run_dir)}")
+        print()
+    print(shown(job.run_dir), flush=True)  # imports take a while: say what is going on
     try:
         check(job)
-        with folders.replacing(job.run_dir):
+        with stoppable(job.run_dir / folders.LAST_CHECKPOINT), folders.replacing(job.run_dir):
             _run(job)
     except RunStopped as stopped:
         _exit(str(stopped), stopped.exit_code)  # SystemExit ends a sweep too
@@ -161,6 +164,8 @@ def _task(cfg: DictConfig) -> None:
 
 
 def _run(job: Job) -> None:
+    # Threads that spin while they wait make small networks ten times slower on a busy machine.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from mln_lightning.job import run_job  # imports torch
 
     run_job(job.cfg, job.run_dir, choices=job.choices, overrides=job.overrides)
@@ -168,13 +173,15 @@ def _run(job: Job) -> None:
 
 def sentence(error: Exception) -> str | None:
     """What to tell the user, or None for an error only a traceback explains."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException  # imports torch
+
     cause: BaseException | None = error
     while isinstance(cause, InstantiationException):
         cause = cause.__cause__
     match cause:
-        case UserError() | ValueError():
+        case UserError() | ValueError() | MisconfigurationException():
             text = str(cause)
-        case OSError(filename=None):
+        case OSError(filename=None) | OSError(strerror=None):
             text = cause.strerror or str(cause)
         case OSError():
             text = f"cannot use {cause.filename}: {cause.strerror}"

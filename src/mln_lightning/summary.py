@@ -4,7 +4,26 @@ from __future__ import annotations
 
 from rich.table import Table
 
+from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.results import RunResults
+
+
+def data_lines(data: NoisyLabelDataModule) -> list[str]:
+    """What a run learns from, one line for each part.
+
+    Args:
+        data: set up.
+    """
+    rate = data.noise_rate
+    wrong = "true classes unknown" if rate is None else f"{100 * rate:.1f} % wrong"
+    parts = [("training", len(data.train_index), f"observed labels, {wrong}")]
+    if len(data.val_index):
+        parts.append(("validation", len(data.val_index), "observed labels"))
+    parts += [
+        ("meta", len(data.meta_index), "trusted labels"),
+        ("test", len(data.parts.test.labels), "clean labels"),
+    ]
+    return [f"{name:<10} {size:>9,} images, {labels}" for name, size, labels in parts]
 
 
 def summary_rows(results: RunResults) -> list[tuple[str, str]]:
@@ -32,9 +51,7 @@ def summary_rows(results: RunResults) -> list[tuple[str, str]]:
 
 def summary_table(results: RunResults) -> Table:
     """`summary_rows` as a table of at most 80 columns."""
-    choices = results["choices"]
-    title = f"{choices['model']} on {choices['dataset']}, {choices['noise']} noise"
-    table = Table(title=title, title_justify="left", show_header=False)
+    table = Table(show_header=False)
     table.add_column(max_width=52)
     table.add_column(justify="right")
     for quantity, value in summary_rows(results):

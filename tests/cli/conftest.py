@@ -8,12 +8,6 @@ from types import ModuleType
 import pytest
 from omegaconf import DictConfig
 
-from mln_lightning import run as cli
-
-STANDIN = Path(__file__).parent / "standin"
-# Config files of the other parts, read only where conf/ does not have them.
-CONFIG_DIR = STANDIN if STANDIN.is_dir() else None
-
 
 class FakeJob:
     """Stands where the heavy `mln_lightning.job` would: records calls, leaves a run folder."""
@@ -40,25 +34,3 @@ def job(monkeypatch: pytest.MonkeyPatch) -> FakeJob:
     vars(module)["run_job"] = fake.run_job
     monkeypatch.setitem(sys.modules, "mln_lightning.job", module)
     return fake
-
-
-@pytest.fixture
-def outputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "outputs"
-
-
-@pytest.fixture
-def mln(monkeypatch: pytest.MonkeyPatch, outputs: Path) -> Callable[..., int]:
-    """Call the command line in this process; returns its exit code."""
-
-    def call(*arguments: str) -> int:
-        extra = ["--config-dir", str(CONFIG_DIR)] if CONFIG_DIR else []
-        monkeypatch.setattr(sys, "argv", ["mln", *extra, *arguments])
-        try:
-            cli.main()
-        except SystemExit as end:
-            return int(end.code or 0)
-        return 0
-
-    return call

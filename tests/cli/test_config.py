@@ -14,11 +14,9 @@ from mln_lightning.checks import check
 from mln_lightning.config import Job, conf_dir, hash_suffix, other_overrides, plan
 from mln_lightning.errors import UserError
 
-from .conftest import CONFIG_DIR
-
 
 def composed(line: str, *, sweep: bool = False):
-    return plan(line.split(), sweep=sweep, config_dir=CONFIG_DIR).jobs
+    return plan(line.split(), sweep=sweep).jobs
 
 
 def checked(line: str, *, sweep: bool) -> None:
@@ -70,8 +68,8 @@ def test_last_override_of_a_key_counts() -> None:
 
 def test_single_run_and_sweep_agree_on_folders() -> None:
     lines = ["noise=asym", "data_seed=2", "trainer.max_epochs=3"]
-    (single,) = plan(lines, config_dir=CONFIG_DIR).jobs
-    (swept,) = plan(lines, sweep=True, config_dir=CONFIG_DIR).jobs
+    (single,) = plan(lines).jobs
+    (swept,) = plan(lines, sweep=True).jobs
     assert single.run_dir == swept.run_dir
 
 
@@ -148,7 +146,7 @@ def test_a_bad_value_is_found_before_the_whole_grid_is_composed() -> None:
 
     line = "rate=0.1,0.6 seed=0,1,2 data_seed=0,1,2"
     with pytest.raises(UserError, match="too high"):
-        plan(line.split(), sweep=True, config_dir=CONFIG_DIR, check=refuse)
+        plan(line.split(), sweep=True, check=refuse)
     assert len(checked) == 1 + 2 + 2 + 1  # of 18
 
 
@@ -174,7 +172,7 @@ def test_every_option_composes(group: str, option: str) -> None:
         dataset = max((name for name in datasets if option.startswith(f"{name}_")), key=len)
         model = option.removeprefix(f"{dataset}_")
         overrides = [f"dataset={dataset}", f"model={model}"]
-    (job, *_) = plan(overrides, config_dir=CONFIG_DIR).jobs
+    (job, *_) = plan(overrides).jobs
     assert job.choices[group] == option
     text = OmegaConf.to_yaml(job.cfg)
     assert "${" not in text

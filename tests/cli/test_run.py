@@ -18,7 +18,7 @@ from mln_lightning import folders
 from mln_lightning.errors import RunStopped, UserError
 from mln_lightning.run import sentence
 
-from .conftest import CONFIG_DIR, FakeJob
+from .conftest import FakeJob
 
 Call = Callable[..., int]
 RUN = Path("digits/asym-0.4/metalabelnet/seed-0")
@@ -239,9 +239,8 @@ def test_sentences() -> None:
 
 
 def subprocess_mln(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    extra = ["--config-dir", str(CONFIG_DIR)] if CONFIG_DIR else []
     return subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "mln_lightning.run", *extra, *arguments],
+        [sys.executable, "-X", "importtime", "-m", "mln_lightning.run", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(SRC)},
         capture_output=True,

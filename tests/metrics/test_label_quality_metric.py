@@ -114,11 +114,18 @@ def test_correction_counts_by_hand():
         "accuracy_after": 0.6,
         "recovered": 1,
         "damaged": 1,
-        "known": 5,
     }
-    assert correction_counts(corrected, observed, torch.full((6,), -1)) == {"known": 0}
+    unknown = correction_counts(corrected, observed, torch.full((6,), -1))
+    assert set(unknown.values()) == {None}
     with pytest.raises(ValueError, match="pair up, got 5, 6 and 6"):
         correction_counts(corrected[:5], observed, clean)
+
+
+def test_labels_that_are_not_numbers_do_not_crash():
+    metric = LabelQuality(C)
+    logits, observed, clean, soft = random_epoch()
+    metric.update(logits * torch.nan, observed, clean, soft * torch.nan)
+    assert metric.compute()["labels/calibration"].isnan()
 
 
 def test_bad_sizes_are_refused():

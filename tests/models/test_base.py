@@ -130,7 +130,7 @@ def test_finetune_ignores_the_noisy_labels_after_warmup() -> None:
 def test_a_loss_that_is_not_finite_is_named(bad: int) -> None:
     model = Supervised(network(), 3, SGD)
     trainer(1).fit(model, batches(bad=bad))
-    with pytest.raises(NonFiniteLossError, match=rf"step {bad} \(epoch 0, batch {bad}\)"):
+    with pytest.raises(NonFiniteLossError, match=rf"step {bad + 1} \(epoch 1, batch {bad + 1}\)"):
         model.check_finite()
 
 

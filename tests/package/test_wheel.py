@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-STANDIN = ROOT / "tests" / "cli" / "standin"  # configs of other parts, where conf/ lacks them
-CONFIG_DIR = ["--config-dir", str(STANDIN)] if STANDIN.is_dir() else []
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
@@ -52,12 +50,12 @@ def test_installed_wheel_runs_from_anywhere(wheel: Path, tmp_path: Path) -> None
     run(sys.executable, *install, str(wheel), cwd=here)
     shown = ["--cfg", "job", "rate=0.3"]
     module = run(
-        *(sys.executable, "-m", "mln_lightning.run", *CONFIG_DIR, *shown),
+        *(sys.executable, "-m", "mln_lightning.run", *shown),
         cwd=here,
         PYTHONPATH=str(site),
     )
     script = run(
-        *(sys.executable, str(site / "bin" / "mln"), *CONFIG_DIR, *shown),
+        *(sys.executable, str(site / "bin" / "mln"), *shown),
         cwd=here,
         PYTHONPATH=str(site),
     )

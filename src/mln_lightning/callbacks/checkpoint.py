@@ -16,8 +16,9 @@ from torch import Tensor
 
 from mln_lightning.batch import TrainBatch
 from mln_lightning.errors import RunStopped
-from mln_lightning.files import replacing
+from mln_lightning.files import replacing, shown
 from mln_lightning.models.base import NoisyLabelModule, NonFiniteLossError
+from mln_lightning.stopping import SIGNALS
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):
@@ -84,7 +85,11 @@ class Checkpoint(lightning_callbacks.Checkpoint):
                 pl_module.check_finite()
             except NonFiniteLossError as error:
                 last = self._folder(trainer) / "last.ckpt"
-                kept = f"The last good checkpoint is {last}." if last.exists() else "No checkpoint."
+                kept = (
+                    f"The last good checkpoint is {shown(last)}."
+                    if last.exists()
+                    else "There is no checkpoint yet."
+                )
                 raise NonFiniteLossError(f"{error} {kept}") from None
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
@@ -103,7 +108,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         if not (self._folder(trainer) / "best.ckpt").exists():
             self.best_score = float("-inf")  # resumed from the checkpoint of another folder
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in SIGNALS:
                 self._previous[number] = signal.signal(number, self._remember)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -50,7 +50,7 @@ class EpochProgress(AfterModuleHooks):
                 TextColumn("{task.description}"),
                 BarColumn(),
                 MofNCompleteColumn(),
-                TextColumn("loss {task.fields[loss]:.4f}"),
+                TextColumn("{task.fields[loss]}"),
                 TimeElapsedColumn(),
                 console=self.console,
                 transient=True,
@@ -59,7 +59,7 @@ class EpochProgress(AfterModuleHooks):
             self._task = self._bar.add_task(
                 f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}",
                 total=int(trainer.num_training_batches),
-                loss=float("nan"),
+                loss="",
             )
 
     def on_train_batch_end(
@@ -73,7 +73,8 @@ class EpochProgress(AfterModuleHooks):
         """Advance the bar; reading the loss waits for the device, so only every tenth step does."""
         if self._bar is not None and self._task is not None:
             if batch_idx % 10 == 0:
-                self._bar.update(self._task, loss=float(cast(StepOutput, outputs)["loss"]))
+                loss = float(cast(StepOutput, outputs)["loss"])
+                self._bar.update(self._task, loss=f"loss {loss:.4f}")
             self._bar.update(self._task, completed=batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

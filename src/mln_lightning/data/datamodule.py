@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -269,4 +270,14 @@ class NoisyLabelDataModule(LightningDataModule):
             sampler=batches,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
+            worker_init_fn=_leave_interrupts_to_the_main_process,
         )
+
+
+def _leave_interrupts_to_the_main_process(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one finishes its step with its workers.
+
+    Args:
+        worker: number of this process.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -165,7 +165,8 @@ class LabelQuality(Metric):
         self.outcomes += (
             known.new_zeros(4, dtype=torch.int64).index_add_(0, cell, known.long()).view(2, 2)
         )
-        bin_index = (confidence * self.num_bins).long().clamp(max=self.num_bins - 1)
+        # NaN has no bin, but must not crash here: the run itself stops for it, in a sentence.
+        bin_index = (confidence.nan_to_num() * self.num_bins).long().clamp(max=self.num_bins - 1)
         terms = torch.stack([torch.ones_like(confidence), right.float(), confidence]) * known
         self.bins.index_add_(1, bin_index, terms)
 

@@ -155,14 +155,14 @@ class NoisyLabelModule(LightningModule, ABC):
         """Raise if any loss since the start was NaN or infinite; waits for the device.
 
         Raises:
-            NonFiniteLossError: names the step, the epoch and the batch.
+            NonFiniteLossError: names the step, the epoch and the batch, counted from 1.
         """
         step = int(self.first_bad_step)
         if step >= 0:
-            per_epoch = int(self.trainer.num_training_batches)
+            epoch, batch = divmod(step, int(self.trainer.num_training_batches))
             raise NonFiniteLossError(
-                f"The loss was not finite at step {step} (epoch {step // per_epoch}, batch "
-                f"{step % per_epoch}); lower a learning rate, or look at that batch."
+                f"The loss was not finite at step {step + 1} (epoch {epoch + 1}, batch "
+                f"{batch + 1}); lower a learning rate, or look at that batch."
             )
 
     def on_train_epoch_end(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -87,6 +87,10 @@ class MetaLabelNet(MetaModule):
         ):
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}.")
+        if reduction not in get_args(Reduction):
+            raise ValueError(
+                f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}."
+            )
         if generator_start not in ("head", "random"):
             raise ValueError(
                 f"generator_start must be 'head' or 'random', got {generator_start!r}."

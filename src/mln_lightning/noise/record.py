@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mln_lightning.files import replacing
+
 
 @dataclass(frozen=True, eq=False)
 class NoiseRecord:
@@ -44,16 +46,10 @@ class NoiseRecord:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write an ``.npz`` file; an existing one is replaced in one go, or not at all."""
-        path = Path(path)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         arrays = {**self._arrays(), "sha256": np.array(self.sha256)}
-        try:
-            with temporary.open("wb") as file:
-                # The stub takes every keyword for the flag of newer numpy versions.
-                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            # The stub takes every keyword for the flag of newer numpy versions.
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> NoiseRecord:
