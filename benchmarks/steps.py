@@ -64,16 +64,8 @@ def plain(network: nn.Module) -> ModuleStep:
 
 
 def metalabelnet(network: nn.Module, backend: Backend = "jvp") -> ModuleStep:
-    """MetaLabelNet after its warm-up and with the entropy at full weight."""
-    model = MetaLabelNet(
-        network,
-        NUM_CLASSES,
-        SGD,
-        ADAM,
-        warmup_epochs=0,
-        entropy_epochs=0,
-        meta_backend=backend,
-    )
+    """MetaLabelNet after its warm-up, with the defaults of its configuration."""
+    model = MetaLabelNet(network, NUM_CLASSES, SGD, ADAM, warmup_epochs=0, meta_backend=backend)
     return ModuleStep(model.to(next(network.parameters()).device))
 
 
