@@ -115,5 +115,5 @@ def test_experiments_and_their_configurations_have_the_same_names() -> None:
 
 
 def test_no_source_file_is_long() -> None:
-    lengths = {path.name: len(path.read_text().splitlines()) for path in SOURCES}
+    lengths = {parts_of(path): len(path.read_text().splitlines()) for path in SOURCES}
     assert {name: length for name, length in lengths.items() if length > 300} == {}

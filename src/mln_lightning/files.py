@@ -25,7 +25,8 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        error.filename = shown(path)  # a failed write names no file, or one nobody knows
+        if error.errno is not None:
+            error.filename = shown(path)  # a failed write names no file, or one nobody knows
         raise
     finally:
         temporary.unlink(missing_ok=True)

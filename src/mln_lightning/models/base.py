@@ -157,8 +157,7 @@ class NoisyLabelModule(LightningModule, ABC):
         Raises:
             NonFiniteLossError: names the step, the epoch and the batch, counted from 1.
         """
-        step = int(self.first_bad_step)
-        if step >= 0:
+        if (step := int(self.first_bad_step)) >= 0:
             epoch, batch = divmod(step, int(self.trainer.num_training_batches))
             raise NonFiniteLossError(
                 f"The loss was not finite at step {step + 1} (epoch {epoch + 1}, batch "
