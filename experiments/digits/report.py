@@ -23,9 +23,14 @@ def read() -> list[Row]:
 
 
 def main_grid(rows: Sequence[Row]) -> list[Row]:
-    """Runs with nothing changed but the size of the meta set."""
-    plain = ("", "num_meta=60", "num_meta=180")
-    return [row for row in rows if row["other"].replace("experiment=digits", "").strip() in plain]
+    """Runs of the experiment with nothing changed but the size of the meta set."""
+    plain = ("experiment=digits num_meta=60", "experiment=digits num_meta=180")
+    return [row for row in rows if row["other"] in plain]
+
+
+def one_split(rows: Sequence[Row]) -> list[Row]:
+    """Runs of the plain command: one split and noise, several seeds of training."""
+    return [row for row in rows if not row["other"]]
 
 
 def num_meta(row: Row) -> int:
@@ -35,9 +40,9 @@ def num_meta(row: Row) -> int:
 def values(
     rows: Sequence[Row], model: str, noise: str, rate: float, meta: int, metric: str
 ) -> dict[str, float]:
-    """One metric in percent by data seed."""
+    """One metric in percent by seed of training."""
     return {
-        row["data_seed"]: 100 * float(row[metric])
+        row["seed"]: 100 * float(row[metric])
         for row in rows
         if (row["model"], row["noise"], float(row["rate"]), num_meta(row))
         == (model, noise, rate, meta)
@@ -96,9 +101,33 @@ def meta_table(rows: Sequence[Row]) -> str:
     return markdown(header, lines)
 
 
+def split_table(rows: Sequence[Row]) -> str:
+    cases = CONDITIONS[:2]
+    lines = [
+        [
+            f"`{m}`",
+            *(
+                f"{shown(cell)}, least {min(cell):.1f}"
+                for cell in (
+                    [*values(rows, m, n, r, 180, "test/accuracy_last").values()] for n, r in cases
+                )
+            ),
+        ]
+        for m in MODELS[2:]
+    ]
+    lines.append(
+        ["metalabelnet − finetune, paired", *(difference(rows, n, r, 180) for n, r in cases)]
+    )
+    return markdown(["test accuracy, %", *(f"{n} {r}" for n, r in cases)], lines)
+
+
 def ablation_table(rows: Sequence[Row]) -> str:
     """MetaLabelNet with settings changed, and as it is by default."""
-    kept = [row for row in rows if row["model"] == "metalabelnet" and num_meta(row) == 180]
+    kept = [
+        row
+        for row in rows
+        if row["model"] == "metalabelnet" and row["other"] and num_meta(row) == 180
+    ]
     changes: dict[str, dict[str, list[float]]] = {}
     for row in kept:
         if float(row["rate"]) != 0.4:
@@ -124,6 +153,7 @@ def tables(rows: Sequence[Row]) -> dict[str, str]:
         "accuracy": accuracy_table(grid, "test/accuracy_last"),
         "labels": accuracy_table(grid, "labels.accuracy_after", ("cross_entropy", *MODELS[2:])),
         "meta": meta_table(grid),
+        "one split": split_table(one_split(rows)),
         "ablation": ablation_table(rows),
     }
 
