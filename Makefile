@@ -31,7 +31,7 @@ test-slow: setup  ## run the slow tests
 test-all: test test-slow  ## run all tests
 
 bench: setup  ## time, FLOPs and memory per training step
-	@$(PYTHON) benchmarks/bench.py
+	@$(PYTHON) -m benchmarks.bench
 
 results: setup  ## collect the runs in outputs/ into outputs/results.csv and results.md
 	@$(PYTHON) experiments/collect.py

@@ -1,44 +1,76 @@
-"""FLOPs and live memory of a training step."""
+"""FLOPs and memory of a training step."""
 
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.live_memory import LiveMemory
-from benchmarks.steps import Data
+from benchmarks.steps import Step
+from mln_lightning.batch import TrainBatch
 
-Step = Callable[[Data], Any]
 
+@dataclass(frozen=True)
+class Cost:
+    """What was counted of one step.
 
-def count(step: Step, data: Data) -> tuple[int, int]:
-    """FLOPs and peak bytes alive of a training step, which runs twice.
-
-    FLOPs are multiply-adds, times two, of convolutions and matrix products. Bytes include
-    parameters, optimiser state, gradients and data.
+    Attributes:
+        flops: multiply-adds, times two, of convolutions and matrix products.
+        live_bytes: most bytes of tensors alive at once: parameters, optimiser state, gradients,
+            both batches, and what the step makes.
+        cuda_bytes: most bytes that CUDA's allocator had handed out, beyond what was there before
+            the step was made, so without the batches; None elsewhere.
     """
+
+    flops: int
+    live_bytes: int
+    cuda_bytes: int | None
+
+
+def count(step: Step, batch: TrainBatch, held: int = 0) -> Cost:
+    """Cost of a step, which runs twice, on a CUDA device three times.
+
+    Args:
+        step: newly made.
+        batch: for all runs.
+        held: bytes that CUDA's allocator had handed out before the step was made.
+    """
+    device = batch["train"].images.device
     with FlopCounterMode(display=False) as counter:
-        step(data)
+        step(batch)
     # Optimisers have made their state in the first step.
     gc.collect()
-    with LiveMemory([*data.tensors(), *_owned(step)]) as memory:
-        step(data)
-    return counter.get_total_flops(), memory.peak
+    with live_memory(step, batch) as memory:
+        step(batch)
+    cuda_bytes = None
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.reset_peak_memory_stats(device)
+        step(batch)
+        torch.cuda.synchronize(device)
+        cuda_bytes = torch.cuda.max_memory_allocated(device) - held
+    return Cost(counter.get_total_flops(), memory.peak, cuda_bytes)
+
+
+def live_memory(step: Step, batch: TrainBatch) -> LiveMemory:
+    """A meter that knows what is alive between two steps."""
+    tensors = [leaf for leaf in tree_leaves(batch) if isinstance(leaf, Tensor)]
+    return LiveMemory([*tensors, *_owned(step)])
 
 
 def _owned(step: Step) -> Iterator[Tensor]:
-    for part in vars(step).values():
-        if isinstance(part, nn.Module):
-            for parameter in part.parameters():
-                yield parameter
-                if parameter.grad is not None:
-                    yield parameter.grad
-            yield from part.buffers()
-        elif isinstance(part, torch.optim.Optimizer):
-            for state in part.state.values():
-                yield from (value for value in state.values() if isinstance(value, Tensor))
+    for module in step.modules:
+        for parameter in module.parameters():
+            yield parameter
+            if parameter.grad is not None:
+                yield parameter.grad
+        yield from module.buffers()
+    for optimizer in step.optimizers:
+        for state in optimizer.state.values():
+            yield from (value for value in state.values() if isinstance(value, Tensor))

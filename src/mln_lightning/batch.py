@@ -42,13 +42,14 @@ class StepOutput(TypedDict):
 
     Attributes:
         loss: ``()`` conventional loss of the step, detached.
-        logits: ``(B, C)`` of the training batch at the parameters before the step, detached.
+        logits: ``(B, C)`` of the training batch at the parameters before the step, detached; absent
+            in steps that do not see its images.
         soft_labels: ``(B, C)`` probabilities the step trained on, detached; absent where the
             observed labels were used as they are.
         meta_loss: ``()`` loss on the meta batch, detached; absent in steps without one.
     """
 
     loss: Tensor
-    logits: Tensor
+    logits: NotRequired[Tensor]
     soft_labels: NotRequired[Tensor]
     meta_loss: NotRequired[Tensor]

@@ -11,16 +11,7 @@ from mln_lightning.config import Job, RunConfig
 from mln_lightning.diagnosis import REQUIRED_GROUPS, did_you_mean
 from mln_lightning.errors import UserError
 
-PRECISIONS = (
-    "32-true",
-    "64-true",
-    "16-mixed",
-    "bf16-mixed",
-    "16-true",
-    "bf16-true",
-    "transformer-engine",
-    "transformer-engine-float16",
-)
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")  # those that are tested
 
 
 def check(job: Job) -> None:
@@ -37,9 +28,16 @@ def check(job: Job) -> None:
             raise UserError(f"{key}={cfg[key]} is negative; seeds are 0 or more")
     if cfg.precision not in PRECISIONS:
         raise UserError(
-            f"unknown precision={cfg.precision}{did_you_mean(cfg.precision, PRECISIONS)} "
+            f"precision={cfg.precision} is not supported{did_you_mean(cfg.precision, PRECISIONS)} "
             f"one of {', '.join(PRECISIONS)}"
         )
+    for key in ("devices", "num_nodes"):
+        number = OmegaConf.select(cfg, f"trainer.{key}", default=1)
+        if number not in (1, "1", [0]):
+            raise UserError(
+                f"trainer.{key}={number} asks for several processes, which is not supported yet; "
+                f"use trainer.{key}=1"
+            )
     for group in REQUIRED_GROUPS:
         if OmegaConf.is_missing(cfg, group) or cfg[group] is None:
             raise UserError(f"no {group} is chosen; every run needs {group}=<option>")

@@ -91,7 +91,10 @@ def run_job(
         "overrides": list(overrides),
         "seeds": {"seed": cfg.seed, "data_seed": cfg.data_seed},
         "metrics": metrics,
-        "epochs": {"last": trainer.current_epoch, "selected": checkpoint.best_epoch + 1},
+        "epochs": {
+            "last": trainer.current_epoch,
+            "selected": checkpoint.best_epoch + 1 or trainer.current_epoch,
+        },
         "noise": {"rate_asked": cfg.rate, "rate_measured": data.noise_rate},
         "labels": labels,
         "seconds": {

@@ -219,8 +219,8 @@ def test_processes_with_parts_of_a_batch_equal_one_with_all(backend):
 
 def test_virtual_update_is_a_plain_gradient_step():
     params = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([3.0])}
-    moved = virtual_update(params, {"a": torch.tensor([10.0, 0.0])}, 0.1)
-    assert torch.equal(moved["a"], torch.tensor([0.0, 2.0]))
+    moved = virtual_update(params, {"a": torch.tensor([10.0, 0.0])}, 0.5)
+    assert torch.equal(moved["a"], torch.tensor([-4.0, 2.0]))
     assert torch.equal(moved["b"], params["b"])
 
 

@@ -99,7 +99,6 @@ def test_step_equals_the_published_procedure(meta_buffers: str) -> None:
         functools.partial(torch.optim.SGD, lr=1e-3, momentum=0.9, weight_decay=1e-4),
         functools.partial(torch.optim.Adam, lr=1e-2, weight_decay=1e-4),
         warmup_epochs=0,
-        entropy_epochs=0,
         meta_weight=0.0,
         reduction="element",
         label_eps=1e-10,

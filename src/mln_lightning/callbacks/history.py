@@ -25,6 +25,10 @@ class History(AfterModuleHooks):
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
 
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the metrics of the epoch before: one that is not logged again is not repeated."""
+        trainer.callback_metrics.clear()
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Append the epoch's row and rewrite the file."""
         row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}

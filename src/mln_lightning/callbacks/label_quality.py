@@ -36,11 +36,15 @@ class LabelQualityCurve(Callback):
     ) -> None:
         """Add a step's soft labels and predictions."""
         train, output = batch["train"], cast(StepOutput, outputs)
-        self.quality.update(output["logits"], train.labels, train.clean, output.get("soft_labels"))
+        if "logits" in output:
+            self.quality.update(
+                output["logits"], train.labels, train.clean, output.get("soft_labels")
+            )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the epoch and start anew."""
-        pl_module.log_dict(self.quality.compute())
+        if self.quality.update_called:
+            pl_module.log_dict(self.quality.compute())
         self.quality.reset()
 
     def state_dict(self) -> dict[str, Any]:

@@ -252,7 +252,11 @@ class NoisyLabelDataModule(LightningDataModule):
         return 0 if self.trainer is None else self.trainer.global_step
 
     def _normalized(self, batch: Batch) -> Batch:
-        return batch._replace(images=self.normalize(batch.images))
+        images = self.normalize(batch.images)
+        # Lightning has converted inputs to the model's precision before, when these were bytes.
+        if self.trainer is not None:
+            images = images.to(self.trainer.lightning_module.dtype)
+        return batch._replace(images=images)
 
     def _in_order(self, source: BatchSource, rows: Tensor) -> DataLoader[Batch]:
         return self._loader(source, torch.split(rows, self.batch_size))

@@ -95,5 +95,5 @@ class Replayer(TorchFunctionMode):
         bias_tangent = None if bias is None else dual.split(bias)[1]
         tangent = func(value, weight_tangent, bias_tangent, *rest, **options)
         if value_tangent is not None:
-            tangent = tangent + func(value_tangent, weight, None, *rest, **options)
+            tangent += func(value_tangent, weight, None, *rest, **options)
         return dual.join(seen.output.detach(), tangent)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
+import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -100,4 +101,7 @@ def virtual_update(params: Params, grads: Params, lr: float) -> dict[str, Tensor
         grads: gradients by name, a subset of the names in ``params``.
         lr: virtual learning rate, no momentum or weight decay.
     """
-    return {name: p - lr * grads[name] if name in grads else p for name, p in params.items()}
+    return {
+        name: torch.sub(p, grads[name], alpha=lr) if name in grads else p
+        for name, p in params.items()
+    }

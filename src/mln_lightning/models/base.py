@@ -77,6 +77,18 @@ class NoisyLabelModule(LightningModule, ABC):
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
 
+    def setup(self, stage: str) -> None:
+        """Refuse what cannot work, before the first batch.
+
+        Raises:
+            ValueError: more than one process.
+        """
+        if self.trainer.world_size > 1:
+            raise ValueError(
+                f"Training on {self.trainer.world_size} processes is not supported yet: batches "
+                "and meta gradient are those of one process; set trainer.devices=1."
+            )
+
     # -- training -----------------------------------------------------------------------------
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> StepOutput:

@@ -17,7 +17,6 @@ class Finetune(NoisyLabelModule):
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """θ ← θ − lr · ∂θ cross_entropy(network(x_meta), clean label)."""
         meta = batch["meta"]
-        logits = self.network(meta.images)
-        loss = cross_entropy(logits, meta.labels)
+        loss = cross_entropy(self.network(meta.images), meta.labels)
         self.descend(loss)
-        return {"loss": loss.detach(), "logits": logits.detach()}
+        return {"loss": loss.detach()}

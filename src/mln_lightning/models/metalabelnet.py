@@ -33,10 +33,9 @@ class MetaLabelNet(MetaModule):
         entropy_weight: weight λ, at least 0, of the prediction's entropy in the conventional loss.
             With 1 that loss is a reverse cross-entropy, whose gradient vanishes where the network
             is sure, right or wrong.
-        entropy_epochs: epochs after warm-up over which λ grows from 0 to ``entropy_weight``, so
-            that the network is not sure before the label generator is; 0 = at once (published).
-        meta_weight: weight w, at least 0, of the clean batch in the conventional update. It follows
-            the meta loss's gradient at θ', which the meta step has computed anyway; 0 = published.
+        meta_weight: weight w, at least 0, of the clean batch in the conventional update, by the
+            meta loss's gradient at θ', which the meta step has computed anyway; 0 = published. It
+            also frees a network that is sure and wrong.
         reduction: ``batch`` or ``element`` (published code; C times smaller), for both losses.
         label_eps: inside the logarithm of the soft label; the published code uses 1e-10.
         generator_start: ``head`` copies the warmed-up head into the label generator, ``random``
@@ -60,7 +59,6 @@ class MetaLabelNet(MetaModule):
         warmup_epochs: int = 1,
         virtual_lr: float = 1.0,
         entropy_weight: float = 1.0,
-        entropy_epochs: int = 16,
         meta_weight: float = 1.0,
         reduction: Reduction = "batch",
         label_eps: float = 0.0,
@@ -82,7 +80,6 @@ class MetaLabelNet(MetaModule):
         )
         for name, value in (
             ("entropy_weight", entropy_weight),
-            ("entropy_epochs", entropy_epochs),
             ("meta_weight", meta_weight),
         ):
             if value < 0:
@@ -96,7 +93,6 @@ class MetaLabelNet(MetaModule):
                 f"generator_start must be 'head' or 'random', got {generator_start!r}."
             )
         self.entropy_weight = entropy_weight
-        self.entropy_epochs = entropy_epochs
         self.meta_weight = meta_weight
         self.reduction: Reduction = reduction
         self.label_eps = label_eps
@@ -115,9 +111,8 @@ class MetaLabelNet(MetaModule):
             train.images, lambda logits: self._fit(logits, self.generator(encoded)), meta
         )
         log_soft = self.generator(encoded).detach()  # regenerated with the updated φ
-        loss = self._fit(step.logits, log_soft) + self._entropy_weight_now() * entropy(
-            step.logits, reduction=self.reduction
-        )
+        loss = self._fit(step.logits, log_soft)
+        loss = loss + self.entropy_weight * entropy(step.logits, reduction=self.reduction)
         # θ ← θ − lr [∂θ (KL(p ‖ ŷ) + λ H(p)) + w v]: the gradient of ⟨v, θ⟩ is v.
         self.descend(loss + self.meta_weight * self._along(step.virtual_grads))
         return {
@@ -127,15 +122,11 @@ class MetaLabelNet(MetaModule):
             "meta_loss": step.meta_loss,
         }
 
-    def _entropy_weight_now(self) -> float:
-        passed = self.current_epoch - self.warmup_epochs
-        share = passed / self.entropy_epochs if self.entropy_epochs else 1.0
-        return self.entropy_weight * min(share, 1.0)
-
     def _along(self, grads: dict[str, Tensor]) -> Tensor:
         """⟨v, θ⟩, ``()``."""
         parameters = dict(self.network.named_parameters())
-        return torch.stack([(v * parameters[name]).sum() for name, v in grads.items()]).sum()
+        products = [torch.dot(v.flatten(), parameters[name].flatten()) for name, v in grads.items()]
+        return torch.stack(products).sum()
 
     def _fit(self, logits: Tensor, log_soft: Tensor) -> Tensor:
         return reverse_kl(logits, log_soft, reduction=self.reduction, label_eps=self.label_eps)
