@@ -119,6 +119,7 @@ def quiet() -> None:
     for chatter in (
         ".*does not have many workers.*",  # small data sets need none
         ".*checkpoint that ended before the epoch ended.*",  # our samplers resume in mid-epoch
+        ".*Total length of `list` across ranks is zero.*",  # no validation part
         ".*smaller than the logging interval.*",  # metrics are logged by epoch
         ".*in eval mode at the start of training.*",  # the encoder belongs there
         ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
