@@ -48,9 +48,12 @@ def test_library_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     exec(code.replace("max_epochs=40", "max_epochs=12, accelerator='cpu'"), names)
 
-    rows = (tmp_path / "labels.csv").read_text().splitlines()[1:]
-    corrected = np.array([int(row.split(",")[2]) for row in rows])
-    before, after = (np.mean(labels == y[train]) for labels in (wrong[train], corrected))
+    rows = [row.split(",") for row in (tmp_path / "labels.csv").read_text().splitlines()[1:]]
+    sample, observed, corrected = (np.array([int(row[i]) for row in rows]) for i in range(3))
+    assert len(rows) == len(train) - 180, "without the validation part"
+    assert (observed == wrong[train][sample]).all()
+    truth = y[train][sample]
+    before, after = np.mean(observed == truth), np.mean(corrected == truth)
     assert before < 0.65
     assert after > 0.85, "most wrong labels are mended by then"
 
