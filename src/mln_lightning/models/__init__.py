@@ -1,7 +1,8 @@
 """Learning methods as LightningModules, one per file."""
 
-from mln_lightning.models.base import MetaModule, NoisyLabelModule
+from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.finetune import Finetune
+from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.supervised import Supervised
 

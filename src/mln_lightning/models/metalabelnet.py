@@ -13,7 +13,8 @@ from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.labels import LabelGenerator
 from mln_lightning.losses import Reduction, entropy, reverse_kl
 from mln_lightning.meta import Backend, Buffers
-from mln_lightning.models.base import MetaModule, OptimizerFactory, SchedulerFactory
+from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
+from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.networks import features, find_head, head_of
 
 
