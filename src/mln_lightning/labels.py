@@ -30,7 +30,11 @@ class LabelGenerator(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, F)`` features → ``(B, C)`` log-probabilities."""
-        return torch.log_softmax(self.linear(features), dim=1)
+        logits = self.linear(features)
+        # Under autocast they are of half precision, too coarse for a logarithm of a probability.
+        return torch.log_softmax(
+            logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32)
+        )
 
     @torch.no_grad()
     def start_from(self, head: nn.Linear) -> None:

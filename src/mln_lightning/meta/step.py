@@ -23,7 +23,8 @@ class MetaStep(NamedTuple):
     Attributes:
         meta_loss: ``()`` on the meta batch at the virtual parameters, detached.
         grads: its derivatives, one per tensor in ``wrt`` and of its shape.
-        logits: ``(B, C)`` of the training batch at θ with their graph, for the conventional loss.
+        logits: ``(B, C)`` of the training batch at θ with their graph, for the conventional loss;
+            float32 or float64, also under autocast.
         virtual_grads: v = ∂L_meta/∂θ' by name, for the parameters that require grad.
     """
 
@@ -97,11 +98,12 @@ def meta_step(
     else:
         logits = network(params, images)
 
-    # Under autocast logits are of half precision; the loss on them need not be.
-    leaf = logits.detach().to(_at_least_float32(logits.dtype)).requires_grad_()
+    # Under autocast logits are of half precision; the losses on them must not be.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    leaf = logits.detach().requires_grad_()
     (pull,) = torch.autograd.grad(head_loss(leaf) * scale, leaf, create_graph=True)
 
-    virtual = _virtual(params, names, logits, pull.detach().to(logits.dtype), mean, lr, scale)
+    virtual = _virtual(params, names, logits, pull.detach(), mean, lr, scale)
     loss = meta_loss(virtual)
     v = _gradient(loss * scale, [virtual[name] for name in names], None, mean, scale)
     loss = loss.detach()
@@ -157,10 +159,6 @@ def _label_gradient(pull: Tensor, wrt: Sequence[Tensor], tangent: Tensor) -> lis
     if all(g is None for g in found):
         raise ValueError("The gradient of head_loss does not depend on wrt; was φ detached?")
     return [torch.zeros_like(w) if g is None else g for g, w in zip(found, wrt, strict=True)]
-
-
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
 
 
 def _identity(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
