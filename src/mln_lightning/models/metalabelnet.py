@@ -35,8 +35,7 @@ class MetaLabelNet(MetaModule):
             With 1 that loss is a reverse cross-entropy, whose gradient vanishes where the network
             is sure, right or wrong.
         meta_weight: weight w, at least 0, of the clean batch in the conventional update, by the
-            meta loss's gradient at θ', which the meta step has computed anyway; 0 = published. It
-            also frees a network that is sure and wrong.
+            meta loss's gradient at θ', which the meta step has computed anyway; 0 = published.
         reduction: ``batch`` or ``element`` (published code; C times smaller), for both losses.
         label_eps: inside the logarithm of the soft label; the published code uses 1e-10.
         generator_start: ``head`` copies the warmed-up head into the label generator, ``random``
