@@ -1,6 +1,6 @@
 """Tables and figure of this experiment from its results.csv: python experiments/digits/report.py.
 
-Writes tables.md and figure.svg beside this file; the README shows the tables.
+Prints the tables, which the README shows, and writes figure.svg beside this file.
 """
 
 from __future__ import annotations
@@ -195,6 +195,5 @@ def figure(rows: Sequence[Row], path: Path) -> None:
 if __name__ == "__main__":
     runs = read()
     text = "\n".join(f"### {name}\n\n{table}" for name, table in tables(runs).items())
-    (HERE / "tables.md").write_text(text)
     figure(main_grid(runs), HERE / "figure.svg")
     print(text)
