@@ -39,7 +39,9 @@ quietly .venv/bin/uv pip install -r requirements.lock ||
   fail "could not install requirements.lock; is the package index reachable, is there disk left?"
 quietly .venv/bin/uv pip install --no-deps -e . || fail "could not install the package itself."
 # Compiled once here, every later start saves seconds, also where Python may not write its caches.
-quietly .venv/bin/python -m compileall -q -j 0 "$(.venv/bin/python -c 'import site; print(site.getsitepackages()[0])')" || true
+# Some files of torch are written for newer Pythons; that they do not compile does not matter.
+.venv/bin/python -m compileall -q -j 0 "$(.venv/bin/python -c 'import site; print(site.getsitepackages()[0])')" \
+  >>"$log" 2>&1 || true
 quietly .venv/bin/python -c 'import torch, torchvision, lightning' ||
   fail "PyTorch, torchvision or Lightning does not load; see above."
 touch .venv/.ready
