@@ -20,8 +20,7 @@ EPOCHS = 3
 
 
 def test_all_methods_were_found() -> None:
-    assert len(METHODS) == 4, METHODS
-    assert set(METHODS) >= {"metalabelnet", "cross_entropy", "clean_only", "finetune"}
+    assert set(METHODS) >= {"metalabelnet", "cross_entropy", "clean_only", "finetune"}, METHODS
 
 
 class HideTruth(Callback):
@@ -55,9 +54,10 @@ def fit(
             "rate=0.3",
             "dataset.meta_batch_size=9",  # not the size of the training batch
             f"trainer.max_epochs={EPOCHS}",
-            *(["model.warmup_epochs=1"] if method != "cross_entropy" else []),
         ]
     )
+    if "warmup_epochs" in cfg.model:
+        cfg.model.warmup_epochs = 1
     torch.manual_seed(0)
     data = instantiate(cfg.dataset, _partial_=True)(noise=instantiate(cfg.noise))
     model = instantiate(cfg.model)
@@ -120,9 +120,10 @@ def test_resumed_equals_uninterrupted(method: str, epochs: int, tmp_path: Path) 
 def test_label_quality_is_logged(method: str, tmp_path: Path) -> None:
     _, _, trainer = fit(method, tmp_path)
     logged = trainer.callback_metrics
-    sees_noisy_images = method in ("metalabelnet", "cross_entropy")
+    sees_noisy_images = method not in ("clean_only", "finetune")
     assert ("memorized/noisy" in logged) == sees_noisy_images, "nothing of the warm-up is left"
-    assert ("labels/accuracy" in logged) == (method == "metalabelnet")
+    if method == "metalabelnet":
+        assert 0 <= logged["labels/accuracy"] <= 1
     assert all(0 <= logged[key] <= 1 for key in logged if key.startswith("memorized/"))
 
 
