@@ -199,6 +199,12 @@ def current_job(cfg: DictConfig) -> Job:
         for group, option in hydra.runtime.choices.items()
         if option is not None and not str(group).startswith("hydra/")
     }
+    # An optional choice that no folder of configs has was not composed.
+    folders = [Path(source.path) for source in hydra.runtime.config_sources]
+    if not any(
+        (folder / "preset" / f"{choices.get('preset')}.yaml").is_file() for folder in folders
+    ):
+        choices.pop("preset", None)
     return Job(cfg, Path(hydra.runtime.output_dir), choices, list(hydra.overrides.task))
 
 
