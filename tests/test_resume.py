@@ -91,8 +91,10 @@ POINTS = [
     pytest.param(("step", 2), id="before-the-first-checkpoint"),
     pytest.param(("step", STEPS + 6), id="mid-epoch-of-the-warm-up"),
     pytest.param(("step", 2 * STEPS + 1), id="first-step-of-stage-two"),
+    pytest.param(("step", 2 * STEPS + 5), id="mid-epoch-of-stage-two"),
     pytest.param(("step", 3 * STEPS + 8), id="last-step-of-the-last-epoch"),
-    pytest.param(("validation", 3), id="validation"),
+    pytest.param(("validation", 3), id="validation-of-the-warm-up"),
+    pytest.param(("validation", 5), id="validation-of-stage-two"),
     pytest.param(("replace", 9), id="while-a-checkpoint-is-written"),
     pytest.param(("test", 1), id="test"),
     pytest.param(("export", 1), id="export"),
@@ -101,23 +103,15 @@ POINTS = [
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("point", POINTS)
-def test_killed_and_resumed(point: Point, uninterrupted: dict[str, object], tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    assert run(folder, strike=Strike(point)) == -signal.SIGKILL
-    assert not (folder / "results.json").exists()
-    assert run(folder) == 0
-    assert_same(everything(folder), uninterrupted)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("point", [("step", 2 * STEPS + 5), ("validation", 5)])
-def test_killed_with_workers_and_resumed(
-    point: Point, uninterrupted: dict[str, object], tmp_path: Path
+def test_killed_and_resumed(
+    point: Point, workers: int, uninterrupted: dict[str, object], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    assert run(folder, 2, Strike(point)) == -signal.SIGKILL
-    assert run(folder, 2) == 0
+    assert run(folder, workers, Strike(point)) == -signal.SIGKILL
+    assert not (folder / "results.json").exists()
+    assert run(folder, workers) == 0
     assert_same(everything(folder), uninterrupted)
 
 

@@ -123,7 +123,6 @@ def quiet() -> None:
         ".*smaller than the logging interval.*",  # metrics are logged by epoch
         ".*in eval mode at the start of training.*",  # the encoder belongs there
         ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
-        ".*torch.jit.script.*is deprecated.*",  # inside torch's forward derivatives
     ):
         warnings.filterwarnings("ignore", chatter)
 

@@ -9,6 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from mln_lightning.batch import TrainBatch
+from mln_lightning.seeding import derive_seed
 
 
 class Reseed(Callback):
@@ -28,8 +29,8 @@ class Reseed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: TrainBatch, batch_idx: int
     ) -> None:
         """Seed torch (all devices), NumPy and Python."""
-        words = np.random.SeedSequence([self.seed, trainer.global_step, trainer.global_rank])
-        state = int(words.generate_state(1)[0])
+        state = derive_seed(self.seed, trainer.global_step, trainer.global_rank)
         torch.manual_seed(state)
-        np.random.seed(state)  # noqa: NPY002 - the global state is what a user's code may draw from
+        # The global state is what a user's code may draw from; NumPy's takes 32 bits.
+        np.random.seed(state % 2**32)  # noqa: NPY002
         random.seed(state)
