@@ -46,7 +46,8 @@ class RunConfig:
     """Names and types of the root keys; groups hold constructor arguments and stay untyped.
 
     Attributes:
-        rate: requested probability of a wrong label, fraction in [0, 1).
+        rate: requested probability of a wrong label, fraction in [0, 1); None where the noise has a
+            rate of its own, or the labels are taken as they are.
         seed: of training: initial weights, order, augmentation.
         data_seed: of the data: splits and noise.
         data_dir: folder of downloaded data sets.
@@ -54,10 +55,11 @@ class RunConfig:
         ckpt_path: a checkpoint file, or "last" for the run folder's own; None resumes if it can.
         overwrite: whether a finished run in the same folder is replaced.
         precision: Lightning's name of the number format.
-        num_meta: size of the meta set, in images.
+        num_meta: size of the meta set: a count, a share (0.1 or "10%"), or "20/class"; None = all
+            trusted images.
     """
 
-    rate: float = 0.4
+    rate: float | None = 0.4
     seed: int = 0
     data_seed: int = 0
     data_dir: str = "data"
@@ -65,7 +67,7 @@ class RunConfig:
     ckpt_path: str | None = None
     overwrite: bool = False
     precision: str = "32-true"
-    num_meta: int = MISSING
+    num_meta: Any = None
     dataset: Any = MISSING
     noise: Any = MISSING
     model: Any = MISSING
@@ -127,8 +129,14 @@ def hash_suffix(overrides: Sequence[str]) -> str:
     return "-" + hashlib.sha256("\n".join(other).encode()).hexdigest()[:8] if other else ""
 
 
+def rate_suffix(rate: float | None) -> str:
+    """`-0.4` for 0.4, "" for None."""
+    return "" if rate is None else f"-{rate}"
+
+
 ConfigStore.instance().store(name="schema", node=RunConfig)
 OmegaConf.register_new_resolver("hash_suffix", hash_suffix, replace=True)
+OmegaConf.register_new_resolver("rate_suffix", rate_suffix, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> DictConfig:

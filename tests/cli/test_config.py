@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from mln_lightning.checks import check
+from mln_lightning.preflight import check
 from mln_lightning.config import Job, conf_dir, hash_suffix, other_overrides, plan
 from mln_lightning.errors import UserError
 

@@ -99,7 +99,7 @@ def partition(
     else:
         known = True
         clean = given if splits.train.clean is None else splits.train.clean
-        labels = noise(clean, generator=generator(data_seed, _NOISE))
+        labels = noise(clean, splits.train, generator=generator(data_seed, _NOISE))
     train = BatchSource(splits.train, labels, clean)
 
     if num_meta is not None and num_meta < info.num_classes:

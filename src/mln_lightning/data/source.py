@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -26,8 +27,10 @@ class DatasetInfo:
         shape: (K, H, W) of an image.
         mean: K channel means of the training images scaled to 0…1.
         std: K channel standard deviations, positive.
-        num_train: size of the training set before validation and meta samples are cut from it.
+        num_train: size of the training set before validation and meta samples are cut from it;
+            None if only reading tells.
         flips: class → look-alike class, for asymmetric noise.
+        superclasses: C numbers, the superclass of each class, or none; for noise within them.
         classes: C names, or none.
 
     Raises:
@@ -39,8 +42,9 @@ class DatasetInfo:
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    num_train: int
+    num_train: int | None = None
     flips: Mapping[int, int] = field(default_factory=dict)
+    superclasses: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,6 +54,7 @@ class DatasetInfo:
             ("mean", tuple(float(value) for value in self.mean)),
             ("std", tuple(float(value) for value in self.std)),
             ("flips", {int(source): int(target) for source, target in self.flips.items()}),
+            ("superclasses", tuple(int(number) for number in self.superclasses)),
             ("classes", tuple(str(name) for name in self.classes)),
         ):
             object.__setattr__(self, name, value)
@@ -64,10 +69,11 @@ class DatasetInfo:
             )
         if min(self.std) <= 0:
             raise ValueError(f"Channel deviations must be positive, got {self.std}.")
-        if self.classes and len(self.classes) != self.num_classes:
-            raise ValueError(
-                f"{self.name} has {self.num_classes} classes but {len(self.classes)} class names."
-            )
+        for what, values in (("class names", self.classes), ("superclasses", self.superclasses)):
+            if values and len(values) != self.num_classes:
+                raise ValueError(
+                    f"{self.name} has {self.num_classes} classes but {len(values)} {what}."
+                )
 
     @classmethod
     def of(
@@ -111,12 +117,20 @@ class LabeledImages(Protocol):
 
     @property
     def labels(self) -> Tensor:
-        """``(N,)`` int64 labels as the source gives them."""
+        """``(N,)`` int64 labels as the source gives them; ``UNKNOWN`` = unlabelled."""
         ...
 
     @property
     def clean(self) -> Tensor | None:
         """``(N,)`` int64 true classes, or ``UNKNOWN``; None if the source does not tell."""
+        ...
+
+    @property
+    def trusted(self) -> Tensor | None:
+        """``(N,)`` bool: a meta set may be cut from here; None = wherever the clean label is known.
+
+        Where it is true, the clean label is known.
+        """
         ...
 
     def __len__(self) -> int:
@@ -127,6 +141,18 @@ class LabeledImages(Protocol):
         """``(B,)`` int64 rows → ``(B, K, H, W)`` uint8 images."""
         ...
 
+    def select(self, rows: Tensor) -> LabeledImages:
+        """The ``(n,)`` int64 rows as a set of their own."""
+        ...
+
+    def name(self, row: int) -> str:
+        """What a message calls an image: its path, or its row."""
+        ...
+
+    def content(self, row: int) -> bytes:
+        """The image's file, or its pixels: equal for exact duplicates."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
@@ -134,8 +160,9 @@ class ImageArrays:
 
     Attributes:
         images: ``(N, K, H, W)`` uint8, 0…255.
-        labels: ``(N,)`` int64.
+        labels: ``(N,)`` int64, ``UNKNOWN`` = unlabelled.
         clean: ``(N,)`` int64 true classes or ``UNKNOWN``, where ``labels`` may be wrong; optional.
+        trusted: ``(N,)`` bool, see `LabeledImages.trusted`; optional.
 
     Raises:
         ValueError: a type, a shape or a label is not as described.
@@ -144,16 +171,18 @@ class ImageArrays:
     images: Tensor
     labels: Tensor
     clean: Tensor | None = None
+    trusted: Tensor | None = None
 
     def __post_init__(self) -> None:
         _check_images(self.images)
-        _check_labels("Labels", self.labels, len(self.images))
+        check_labels("Labels", self.labels, len(self.images))
         if self.clean is not None:
-            _check_labels("Clean labels", self.clean, len(self.images))
+            check_labels("Clean labels", self.clean, len(self.images))
+        check_trusted(self.trusted, self.clean, len(self.images))
 
     @classmethod
     def from_numpy(
-        cls, images: ArrayLike | Tensor, labels: ArrayLike | Tensor, clean: ArrayLike | None = None
+        cls, images: ArrayLike | Tensor, labels: ArrayLike | Tensor, clean: ArrayLike | Tensor | None = None
     ) -> ImageArrays:
         """Build from arrays in the usual layouts.
 
@@ -177,12 +206,21 @@ class ImageArrays:
 
     def fetch(self, rows: Tensor) -> Tensor:
         """``(B,)`` int64 rows → ``(B, K, H, W)`` uint8 images."""
-        return self.images[rows]
+        return self.images[rows.to(self.images.device)]
 
     def select(self, rows: Tensor) -> ImageArrays:
         """The ``(n,)`` int64 rows as a set of their own."""
         clean = None if self.clean is None else self.clean[rows]
-        return ImageArrays(self.images[rows], self.labels[rows], clean)
+        trusted = None if self.trusted is None else self.trusted[rows]
+        return ImageArrays(self.images[rows], self.labels[rows], clean, trusted)
+
+    def name(self, row: int) -> str:
+        """The row's number."""
+        return f"row {row}"
+
+    def content(self, row: int) -> bytes:
+        """The image's pixels."""
+        return self.images[row].cpu().numpy().tobytes()
 
 
 class Splits(NamedTuple):
@@ -190,15 +228,17 @@ class Splits(NamedTuple):
 
     Attributes:
         train: training set; validation and meta samples are cut from it where there is no own part.
-        test: held out, clean.
+        test: held out, clean; None = there is none.
         val: own validation part, used with its labels as they are.
         meta: own trusted part; its labels are taken as clean.
+        also_test: further clean test sets, by name.
     """
 
     train: LabeledImages
-    test: LabeledImages
+    test: LabeledImages | None = None
     val: LabeledImages | None = None
     meta: LabeledImages | None = None
+    also_test: Mapping[str, LabeledImages] = MappingProxyType({})
 
 
 def _channels_first(images: Tensor) -> Tensor:
@@ -226,7 +266,12 @@ def _check_images(images: Tensor) -> None:
         raise ValueError(f"Images must have the shape (N, K, H, W), got {tuple(images.shape)}.")
 
 
-def _check_labels(name: str, labels: Tensor, num_images: int) -> None:
+def check_labels(name: str, labels: Tensor, num_images: int) -> None:
+    """Refuse labels that are not ``(N,)`` int64 classes or ``UNKNOWN``.
+
+    Raises:
+        ValueError: says what they are.
+    """
     if labels.dtype != torch.int64:
         raise ValueError(f"{name} must be int64, got {labels.dtype}.")
     if labels.shape != (num_images,):
@@ -236,3 +281,24 @@ def _check_labels(name: str, labels: Tensor, num_images: int) -> None:
         )
     if len(labels) and int(labels.min()) < UNKNOWN:
         raise ValueError(f"{name} must be classes from 0 up, got {int(labels.min())}.")
+
+
+def check_trusted(trusted: Tensor | None, clean: Tensor | None, num_images: int) -> None:
+    """Refuse a mask of trusted samples that does not fit, or trusts samples of unknown class.
+
+    Raises:
+        ValueError: says how many samples are affected.
+    """
+    if trusted is None:
+        return
+    if trusted.dtype != torch.bool or trusted.shape != (num_images,):
+        raise ValueError(
+            f"Trusted must be a bool for each of the {num_images} images, got {trusted.dtype} of "
+            f"shape {tuple(trusted.shape)}."
+        )
+    known = torch.zeros_like(trusted) if clean is None else clean != UNKNOWN
+    if bool((trusted & ~known).any()):
+        raise ValueError(
+            f"{int((trusted & ~known).sum())} trusted images have no clean label: give one, or "
+            "do not trust them."
+        )

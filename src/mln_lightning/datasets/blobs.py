@@ -32,6 +32,6 @@ def blobs(
     def part(size: int) -> ImageArrays:
         labels = (torch.arange(size) % num_classes)[torch.randperm(size, generator=draws)]
         noise = torch.randn(size, 1, _SIZE, _SIZE, generator=draws) * spread
-        return ImageArrays((patterns[labels] + noise).clamp(0, 255).round().byte(), labels)
+        return ImageArrays((patterns[labels] + noise).clamp(0, 255).round().byte(), labels, labels)
 
     return Splits(train=part(num_train), test=part(num_test))

@@ -113,7 +113,7 @@ def read_batches(
     ):
         if verify:
             read = reader(str(data_dir), train=is_train)
-            part = ImageArrays.from_numpy(read.data, read.targets)
+            part = ImageArrays.from_numpy(read.data, read.targets, read.targets)
         else:
             part = _concatenate([_read_unverified(folder / file, name) for file, _ in files])
             _check_content(
@@ -140,7 +140,7 @@ def _read_unverified(path: Path, name: str) -> ImageArrays:
         data = np.asarray(entry["data"])
         if data.dtype != np.uint8 or data.shape != (len(labels), torch.Size(_SHAPE).numel()):
             raise ValueError(f"its images are {data.dtype} {data.shape} for {len(labels)} labels")
-        return ImageArrays.from_numpy(data.reshape(-1, *_SHAPE), labels)
+        return ImageArrays.from_numpy(data.reshape(-1, *_SHAPE), labels, labels)
     # A damaged pickle may fail in any way: its bytes are a program.
     except Exception as error:
         raise ValueError(
@@ -149,9 +149,8 @@ def _read_unverified(path: Path, name: str) -> ImageArrays:
 
 
 def _concatenate(parts: list[ImageArrays]) -> ImageArrays:
-    return ImageArrays(
-        torch.cat([part.images for part in parts]), torch.cat([part.labels for part in parts])
-    )
+    labels = torch.cat([part.labels for part in parts])
+    return ImageArrays(torch.cat([part.images for part in parts]), labels, labels)
 
 
 def _check_content(data: ImageArrays, *, name: str, part: str, per_class: int) -> None:

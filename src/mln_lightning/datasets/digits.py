@@ -23,6 +23,6 @@ def digits() -> Splits:
 
     bunch = load_digits()
     images = np.rint(bunch.images * (255 / 16)).astype(np.uint8)
-    everything = ImageArrays.from_numpy(images, bunch.target)
+    everything = ImageArrays.from_numpy(images, bunch.target, bunch.target)
     test, train = stratified_split(everything.labels, _NUM_TEST, generator=generator(_TEST_SEED))
     return Splits(train=everything.select(train), test=everything.select(test))

@@ -40,7 +40,7 @@ def fashion_mnist(data_dir: str | os.PathLike[str], download: bool = False) -> S
     def part(prefix: str, size: int) -> ImageArrays:
         images = _read(folder, f"{prefix}-images-idx3-ubyte.gz", (size, 1, _SIZE, _SIZE), checksums)
         labels = _read(folder, f"{prefix}-labels-idx1-ubyte.gz", (size,), checksums)
-        return ImageArrays(images, labels.long())
+        return ImageArrays(images, labels.long(), labels.long())
 
     return Splits(train=part("train", 60_000), test=part("t10k", 10_000))
 

@@ -10,22 +10,48 @@ from torch import Tensor
 from mln_lightning.batch import UNKNOWN
 
 
+class Images(Protocol):
+    """Images to look at by row, such as `mln_lightning.data.LabeledImages`."""
+
+    def __len__(self) -> int:
+        """N."""
+        ...
+
+    def fetch(self, rows: Tensor) -> Tensor:
+        """``(B,)`` int64 rows → ``(B, K, H, W)`` uint8 images."""
+        ...
+
+
 class NoiseModel(Protocol):
     """Clean labels → observed labels, a function of its arguments only.
 
     It changes no argument, reads no global state and is applied once, to a whole training set.
     """
 
-    def __call__(self, labels: Tensor, *, generator: torch.Generator) -> Tensor:
-        """``(N,)`` int64 clean labels → ``(N,)`` int64 observed labels."""
+    def __call__(
+        self, labels: Tensor, images: Images | None = None, *, generator: torch.Generator
+    ) -> Tensor:
+        """Draw observed labels.
+
+        Args:
+            labels: ``(N,)`` int64 clean labels; not changed.
+            images: the N images, for noise that depends on them.
+            generator: CPU generator, the only source of randomness.
+
+        Returns:
+            ``(N,)`` int64.
+
+        Raises:
+            ValueError: the labels or images do not fit the noise.
+        """
         ...
 
 
 def noise_rate(observed: Tensor, clean: Tensor) -> float:
-    """Fraction of wrong observed labels among the samples whose true class is known, 0…1.
+    """Fraction of wrong labels among the labelled samples whose true class is known, 0…1.
 
     Args:
-        observed: ``(N,)`` int64.
+        observed: ``(N,)`` int64 or ``UNKNOWN``.
         clean: ``(N,)`` int64 or ``UNKNOWN``.
 
     Raises:
@@ -62,7 +88,7 @@ def _known(observed: Tensor, clean: Tensor) -> Tensor:
         raise ValueError(
             f"Observed and clean labels must pair up, got {len(observed)} and {len(clean)} of them."
         )
-    known = clean != UNKNOWN
+    known = (clean != UNKNOWN) & (observed != UNKNOWN)
     if not bool(known.any()):
-        raise ValueError("The noise cannot be measured: no clean label is known.")
+        raise ValueError("The noise cannot be measured: no labelled image's class is known.")
     return known

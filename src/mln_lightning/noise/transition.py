@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mln_lightning.apportion import largest_remainder
+from mln_lightning.noise.base import Images
 
 
 def symmetric(num_classes: int, rate: float) -> Tensor:
@@ -114,11 +115,14 @@ class ClassConditionalNoise:
         self.transition = matrix
         self.exact = exact
 
-    def __call__(self, labels: Tensor, *, generator: torch.Generator) -> Tensor:
+    def __call__(
+        self, labels: Tensor, images: Images | None = None, *, generator: torch.Generator
+    ) -> Tensor:
         """Draw observed labels.
 
         Args:
             labels: ``(N,)`` int64 clean labels in 0…C-1; not changed.
+            images: not looked at.
             generator: CPU generator, the only source of randomness.
 
         Returns:

@@ -12,6 +12,12 @@ from mln_lightning.diagnosis import REQUIRED_GROUPS, did_you_mean
 from mln_lightning.errors import UserError
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")  # those that are tested
+_OWN_RATE = {  # noise that takes no rate, and why
+    "none": "it adds no noise",
+    "human": "human labels have the rate they have",
+    "recorded": "recorded labels have the rate they have",
+    "matrix": "the rate is that of the matrix",
+}
 
 
 def check(job: Job) -> None:
@@ -39,7 +45,8 @@ def check(job: Job) -> None:
                 f"use trainer.{key}=1"
             )
     for group in REQUIRED_GROUPS:
-        if OmegaConf.is_missing(cfg, group) or cfg[group] is None:
+        left_out = OmegaConf.is_missing(cfg, group) or cfg[group] is None
+        if left_out and not (group == "noise" and job.choices.get("noise") == "none"):
             raise UserError(f"no {group} is chosen; every run needs {group}=<option>")
     _check_sizes(cfg)
     _check_flips(cfg)
@@ -56,12 +63,16 @@ def _check_root(cfg: DictConfig) -> None:
             )
 
 
-def _check_rate(rate: float, noise: str | None) -> None:
-    if not 0 <= rate < 1:  # false for NaN too
+def _check_rate(rate: float | None, noise: str | None) -> None:
+    own_rate = noise in _OWN_RATE
+    if rate is None and not own_rate:
+        raise UserError(f"rate is not set; noise={noise} needs one, such as rate=0.4")
+    if rate is not None and not 0 <= rate < 1:  # false for NaN too
         raise UserError(f"rate={rate} is outside [0, 1); it is the fraction of wrong labels")
-    if noise == "none" and rate != 0:
+    if rate is not None and own_rate:
         raise UserError(
-            f"noise=none with rate={rate} contradict each other; leave rate out, or choose a noise"
+            f"noise={noise} with rate={rate} contradict each other: {_OWN_RATE[str(noise)]}; leave "
+            "rate out, or choose another noise"
         )
 
 
