@@ -205,7 +205,7 @@ def current_job(cfg: DictConfig) -> Job:
     choices = {
         str(group): str(option)
         for group, option in hydra.runtime.choices.items()
-        if option is not None and not str(group).startswith("hydra/")
+        if option is not None and not str(group).startswith(("hydra/", "data@"))
     }
     # An optional choice that no folder of configs has was not composed.
     folders = [Path(source.path) for source in hydra.runtime.config_sources]
