@@ -11,18 +11,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
 from mln_lightning.batch import Batch, TrainBatch
+from mln_lightning.data import loading
 from mln_lightning.data.augment import Normalize, RandomCropFlip
 from mln_lightning.data.cut import Cut, one_of, size
-from mln_lightning.data.loading import (
-    batch_loader,
-    check_batch_fits,
-    check_batches,
-    default_workers,
-    place,
-)
 from mln_lightning.data.notes import notes, without_duplicates
 from mln_lightning.data.partition import partition
-from mln_lightning.data.parts import BatchSource, Part, Partition, whole
+from mln_lightning.data.parts import BatchSource, Part, Partition
 from mln_lightning.data.prepare import prepared
 from mln_lightning.data.sampler import train_samplers
 from mln_lightning.data.source import DatasetInfo, LabeledImages, Splits
@@ -109,7 +103,7 @@ class NoisyLabelDataModule(LightningDataModule):
         data_seed: int = 0,
     ) -> None:
         super().__init__()
-        check_batches(batch_size, meta_batch_size, num_workers)
+        loading.check_batches(batch_size, meta_batch_size, num_workers)
         one_of("unlabelled_order", unlabelled_order, ("mixed", "sequential"))
         one_of("duplicates", duplicates, ("ignore", "report", "drop"))
         one_of("on_bad_image", on_bad_image, ("error", "skip"))
@@ -133,7 +127,7 @@ class NoisyLabelDataModule(LightningDataModule):
         self.meta_batch_size = meta_batch_size
         self.rate = rate
         self.augment = augment
-        self.num_workers = default_workers() if num_workers is None else num_workers
+        self.num_workers = loading.default_workers() if num_workers is None else num_workers
         self.drop_last = drop_last
         self.test_soft_labels = test_soft_labels
         self.verify = verify
@@ -150,7 +144,7 @@ class NoisyLabelDataModule(LightningDataModule):
         if self._parts is None:
             self._splits, self._parts = self._read()
         if not self.num_workers:
-            place(self._parts, self._device())
+            loading.place(self._parts, self._device())
 
     def _read(self) -> tuple[Splits, Partition]:
         splits = self.source() if self.verify is None else self.source(verify=self.verify)
@@ -165,7 +159,7 @@ class NoisyLabelDataModule(LightningDataModule):
         if self.duplicates != "ignore":
             parts, found = without_duplicates(parts, drop=self.duplicates == "drop")
             self.notes += found
-        check_batch_fits(self.batch_size, parts)
+        loading.check_batch_fits(self.batch_size, parts)
         return splits, parts
 
     @property
@@ -253,10 +247,6 @@ class NoisyLabelDataModule(LightningDataModule):
         """Further clean test sets, by name."""
         return {} if self._splits is None else self._splits.also_test
 
-    def also_test_dataloaders(self) -> dict[str, DataLoader[Batch]]:
-        """Further test sets, each in order, by name."""
-        return {name: self.in_order(whole(part)) for name, part in self.also_test.items()}
-
     def on_after_batch_transfer(
         self, batch: TrainBatch | Batch, dataloader_idx: int = 0
     ) -> TrainBatch | Batch:
@@ -302,7 +292,9 @@ class NoisyLabelDataModule(LightningDataModule):
     def _loader(
         self, source: BatchSource, batches: Sampler[Tensor] | tuple[Tensor, ...]
     ) -> DataLoader[Batch]:
-        return batch_loader(source, batches, workers=self.num_workers, device=self._device())
+        return loading.batch_loader(
+            source, batches, workers=self.num_workers, device=self._device()
+        )
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
