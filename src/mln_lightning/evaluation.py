@@ -33,7 +33,7 @@ def soft_test_labels(data: NoisyLabelDataModule) -> Tensor | None:
     return read_soft_labels(data.test_soft_labels, test.source.labels)[test.index]
 
 
-def test_metrics(
+def final_metrics(
     trainer: Trainer,
     model: NoisyLabelModule,
     data: NoisyLabelDataModule,
