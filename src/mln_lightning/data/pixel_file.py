@@ -77,7 +77,7 @@ class PixelFile:
         """
         if row in self.problems:
             raise ImageError(self.problems[row])
-        pixels = self.pixels[row]
+        pixels: NDArray[np.uint8] = self.pixels[row]
         if zlib.crc32(pixels.data) != int(self.index["crc"][row]):
             raise ValueError(
                 f"The image cache {shown(self.path)} is damaged at row {row}: delete this file, "
