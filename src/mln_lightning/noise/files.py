@@ -51,7 +51,9 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
             text = path.read_text(encoding="utf-8-sig")
             if not text.strip():
                 raise ValueError("it is empty")
-            array = np.loadtxt(text.splitlines(), delimiter="," if kind == ".csv" else None, ndmin=2)
+            array = np.loadtxt(
+                text.splitlines(), delimiter="," if kind == ".csv" else None, ndmin=2
+            )
     except _DAMAGE as error:
         raise ValueError(f"The {what} {path} cannot be read: {error}.") from error
     if array.dtype.kind not in "iuf":

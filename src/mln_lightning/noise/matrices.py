@@ -197,7 +197,7 @@ def read_transition(file: str | os.PathLike[str] | None, num_classes: int) -> Te
     array = read_array(path, what=what)
     if array.shape != (num_classes, num_classes):
         raise ValueError(
-            f"The data set has {num_classes} classes and needs a {num_classes} × {num_classes} "
+            f"The data set has {num_classes} classes and needs a {num_classes} by {num_classes} "
             f"transition matrix, {path} holds an array of shape {array.shape}."
         )
     return torch.from_numpy(array.astype("<f8"))
