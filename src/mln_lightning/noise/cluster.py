@@ -112,10 +112,11 @@ class ClusterNoise:
     def _points(self, rows: Tensor, images: Images | None) -> np.ndarray:
         """``(n, F)`` float64 features of some images."""
         if self._features is not None:
-            return self._features[rows.numpy()]
-        assert images is not None
-        pixels = [small.flatten(1) for _, small in thumbnails(images, rows, _SIDE)]
-        points: np.ndarray = torch.cat(pixels).numpy()
+            points: np.ndarray = self._features[rows.numpy()]
+        else:
+            assert images is not None
+            pixels = [small.flatten(1) for _, small in thumbnails(images, rows, _SIDE)]
+            points = torch.cat(pixels).numpy()
         return points
 
     def _groups(self, points: np.ndarray, generator: torch.Generator) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -23,7 +24,8 @@ _CLEAN = ("clean", "clean_label", "clean_labels")
 _INDEX = ("index", "sample")
 
 
-class _Columns(NamedTuple):
+@dataclass(frozen=True)
+class _Columns:
     """What a file says: one entry for each recorded label."""
 
     observed: np.ndarray
