@@ -6,6 +6,7 @@ Nothing global is left changed, no display is needed, and the same input gives t
 from __future__ import annotations
 
 import io
+from bisect import bisect_right
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -83,9 +84,8 @@ def fitted(text: str, size: float, width: float, *, bold: bool = False) -> str:
     font = FontProperties(size=size, weight="bold" if bold else "normal")
     if text_width(text, font) <= width:
         return text
-    while text and text_width(f"{text}…", font) > width:
-        text = text[:-1].rstrip()
-    return f"{text}…"
+    kept = bisect_right(range(len(text)), width, key=lambda n: text_width(f"{text[:n]}…", font))
+    return f"{text[: max(kept - 1, 0)].rstrip()}…"
 
 
 def text_width(text: str, font: FontProperties) -> float:
