@@ -25,6 +25,7 @@ def noise_figure(
     clean: Tensor,
     info: DatasetInfo,
     *,
+    rows: Tensor | None = None,
     generator: torch.Generator,
 ) -> Figure:
     """How observed labels depend on the true classes, and some of the wrong ones.
@@ -36,8 +37,11 @@ def noise_figure(
         observed: ``(N,)`` int64 or ``UNKNOWN``.
         clean: ``(N,)`` int64 or ``UNKNOWN``.
         info: number and names of the classes.
+        rows: ``(n,)`` int64, the images to speak of; None = all.
         generator: chooses the images that are shown.
     """
+    rows = torch.arange(len(observed)) if rows is None else rows
+    observed, clean = observed[rows], clean[rows]
     labelled = observed != UNKNOWN
     known = labelled & (clean != UNKNOWN)
     unlabelled = int((~labelled).sum())
@@ -64,7 +68,7 @@ def noise_figure(
     names = class_names(info)
     tiles = []
     for row, label, truth in zip(
-        shown, observed[shown].tolist(), clean[shown].tolist(), strict=True
+        rows[shown], observed[shown].tolist(), clean[shown].tolist(), strict=True
     ):
         moved = truth not in (label, UNKNOWN)
         caption = [names[truth], f"→ {names[label]}"] if moved else [names[label]]

@@ -166,7 +166,7 @@ def draw_tiles(figure: Figure, box: Box, tiles: Sequence[Tile], *, columns: int,
 
 def _draw_image(axes: Axes, tile: Tile, centre: float, top: float, side: float) -> float:
     """The image as large as fits into a square of that side, with its frame; returns its end."""
-    pixels = _rgb(tile.image)
+    pixels = rgb(tile.image)
     scale = side / float(max(pixels.shape[:2]))
     height, width = scale * float(pixels.shape[0]), scale * float(pixels.shape[1])
     left = centre - width / 2
@@ -178,7 +178,7 @@ def _draw_image(axes: Axes, tile: Tile, centre: float, top: float, side: float) 
     return top + height
 
 
-def _rgb(image: Tensor) -> np.ndarray:
+def rgb(image: Tensor) -> np.ndarray:
     """``(K, H, W)`` uint8 → ``(H, W, 3)`` uint8: the first three channels, or gray."""
     if len(image) < 3:
         image = image[:1].expand(3, -1, -1)
