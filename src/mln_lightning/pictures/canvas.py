@@ -39,11 +39,11 @@ class Box(NamedTuple):
     height: float
 
 
-def new_figure(height: float, title: str) -> Figure:
+def new_figure(height: float, title: str, *, width: float = WIDTH) -> Figure:
     """An empty figure with a title in its upper left corner."""
-    figure = Figure(figsize=(WIDTH, height), dpi=_DPI, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
     FigureCanvasAgg(figure)
-    text = fitted(title, 14, WIDTH - 0.6, bold=True)
+    text = fitted(title, 14, width - 0.6, bold=True)
     write(figure, 0.3, height - 0.42, text, size=14, weight="bold")
     return figure
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.data.source import DatasetInfo, LabeledImages
 from mln_lightning.noise.base import noise_rate
-from mln_lightning.pictures.canvas import PLAIN, Box, class_names, new_figure, percent, write
+from mln_lightning.pictures.canvas import PLAIN, WIDTH, Box, class_names, new_figure, percent, write
 from mln_lightning.pictures.panels import Tile, draw_bars, draw_matrix, draw_tiles, row_shares
 
 _HEIGHT, _HEADING = 7.0, 6.2
@@ -20,7 +20,7 @@ _LEFT, _RIGHT = Box(0.3, 0.25, 6.0, 5.75), Box(6.7, 0.1, 6.1, 5.9)
 
 @PLAIN
 def noise_figure(
-    images: LabeledImages,
+    images: LabeledImages | None,
     observed: Tensor,
     clean: Tensor,
     info: DatasetInfo,
@@ -33,7 +33,7 @@ def noise_figure(
     Where no true class is known: how often each label occurs, and some images of each.
 
     Args:
-        images: N images; only those shown are fetched.
+        images: N images, only those shown are fetched; None = without images.
         observed: ``(N,)`` int64 or ``UNKNOWN``.
         clean: ``(N,)`` int64 or ``UNKNOWN``.
         info: number and names of the classes.
@@ -45,10 +45,11 @@ def noise_figure(
     labelled = observed != UNKNOWN
     known = labelled & (clean != UNKNOWN)
     unlabelled = int((~labelled).sum())
+    width = WIDTH if images is not None else _LEFT.left + _LEFT.width + 0.4
     rest = f", {unlabelled:,} more are unlabelled" if unlabelled else ""
     if not bool(known.any()):
         title = f"{int(labelled.sum()):,} training labels{rest}; which ones are wrong is not known"
-        figure = new_figure(_HEIGHT, f"{info.name}: {title}")
+        figure = new_figure(_HEIGHT, f"{info.name}: {title}", width=width)
         _draw_counts(figure, observed[labelled], info)
         shown = _spread(labelled, observed, _COLUMNS * _ROWS, generator)
         heading = "Some images with their observed label"
@@ -57,13 +58,15 @@ def noise_figure(
         rate = percent(noise_rate(observed, clean)) if bool(wrong.any()) else "none"
         which = "" if bool(known[labelled].all()) else " of known truth"
         title = f"{rate} of {int(known.sum()):,} training labels{which} are wrong{rest}"
-        figure = new_figure(_HEIGHT, f"{info.name}: {title}")
+        figure = new_figure(_HEIGHT, f"{info.name}: {title}", width=width)
         _draw_transition(figure, observed[known], clean[known], info)
         candidates = wrong if bool(wrong.any()) else known
         shown = _spread(candidates, clean, _COLUMNS * _ROWS, generator)
         heading = "Some images with their label"
         if bool(wrong.any()):
             heading = "Some of the wrong ones: clean label → observed label"
+    if images is None:
+        return figure
     write(figure, _RIGHT.left, _HEADING, heading)
     names = class_names(info)
     tiles = []
