@@ -2,6 +2,7 @@
 
 from mln_lightning.noise.base import NoiseModel, empirical_transition, noise_rate
 from mln_lightning.noise.cluster import ClusterNoise
+from mln_lightning.noise.human import HumanLabels
 from mln_lightning.noise.instance import InstanceNoise, expected_instance_rate
 from mln_lightning.noise.matrices import (
     asymmetric,
@@ -19,6 +20,7 @@ from mln_lightning.noise.transition import ClassConditionalNoise
 __all__ = [
     "ClassConditionalNoise",
     "ClusterNoise",
+    "HumanLabels",
     "InstanceNoise",
     "NoiseModel",
     "NoiseRecord",
