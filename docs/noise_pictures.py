@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mln_lightning.export import export_noise
 from mln_lightning.noise import noise_rate
 from mln_lightning.pictures import noise_figure, save_figure
 from mln_lightning.seeding import generator
+from mln_lightning.unpickle import load_arrays
 
 DATA = Path(os.environ.get("MLN_DATA_DIR", "data"))
 FASHION: dict[str, tuple[str, ...]] = {  # kind of noise: what its command says besides
@@ -51,13 +53,18 @@ def labels_alone(kind: str, path: Path) -> float:
     cfg = compose([f"dataset={MATRIX_ONLY[kind]}", f"noise={kind}"])
     info, noise = instantiate(cfg.dataset.info), instantiate(cfg.noise)
     if kind == "human":
-        clean = noise.clean
+        with zipfile.ZipFile(cfg.noise.file) as file, file.open(_pickle_in(file)) as content:
+            clean = torch.from_numpy(load_arrays(content)["clean_label"]).long()
     else:
         clean = torch.arange(info.num_classes).repeat(info.num_train // info.num_classes)
     observed = noise(clean, generator=generator(0))
     figure = noise_figure(None, observed, clean, info, generator=generator(0))
     save_figure(figure, path)
     return noise_rate(observed, clean)
+
+
+def _pickle_in(file: zipfile.ZipFile) -> str:
+    return next(name for name in file.namelist() if name.endswith("/data.pkl"))
 
 
 def main(folder: Path, kinds: Sequence[str]) -> None:
@@ -74,7 +81,7 @@ def main(folder: Path, kinds: Sequence[str]) -> None:
             rate = data.noise_rate or 0.0
         with Image.open(path) as picture:  # a third of the size
             picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
-        print(f"{kind:<14} {100 * rate:.1f} % wrong, {path.stat().st_size / 1000:.0f} kB")
+        print(f"{kind:<14} {100 * rate:.2f} % wrong, {path.stat().st_size / 1000:.0f} kB")
 
 
 if __name__ == "__main__":
