@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -22,6 +22,7 @@ _NAME = "Food-101N"
 _NUM_CLASSES = 101
 _FORMAT = ImageFormat(224, resize=256, fit="squash")
 _HEADER = "class_name"  # all three lists of Food-101N begin with it, those of Food-101 have none
+_RELEASE, _CLEAN = "Food-101N_release", "food-101"
 _STRAYS = 0.01  # of the verified images may be missing from the image list
 
 
@@ -66,9 +67,8 @@ def food101n(
         raise ValueError(
             f"protocol must be one of {', '.join(get_args(Protocol))}, got {protocol!r}."
         )
-    release, clean = (
-        Path(data_dir) / "food101N" / name for name in ("Food-101N_release", "food-101")
-    )
+    folder = Path(data_dir) / "food101N"
+    release, clean = folder / _RELEASE, folder / _CLEAN
     listed, verified_train, verified_val = (
         release / "meta" / f"{name}.tsv" for name in ("imagelist", "verified_train", "verified_val")
     )
@@ -76,7 +76,7 @@ def food101n(
     clean_lists = [clean / "meta" / f"{part}.txt" for part in clean_parts]
     advice = (
         "Get Food-101N (kuanghuei.github.io/Food-101N) and Food-101 from their project pages and "
-        f"unpack them in {release.parent}"
+        f"unpack them in {folder}"
     )
     require_files(listed, verified_train, verified_val, *clean_lists, name=_NAME, advice=advice)
 
@@ -87,35 +87,23 @@ def food101n(
         name=_NAME,
         advice=advice,
     )
-    train_flags, val_flags = (
-        read_labels(path, 2, separator="\t", header=_HEADER)
-        for path in (verified_train, verified_val)
-    )
-    for path, flags in ((verified_train, train_flags), (verified_val, val_flags)):
-        strays = [key for key in flags if key not in keys]
-        if len(strays) > _STRAYS * len(flags):
-            raise ValueError(
-                f"{path} does not belong to {listed.name}: {len(strays)} of its {len(flags)} "
-                f"images are not listed there, such as {strays[0]!r}. Get the published files anew."
-            )
+    train_flags, val_flags = _flags(verified_train, keys), _flags(verified_val, keys)
     train_keys = [key for key in keys if key not in val_flags]
-    val_keys = [key for key in val_flags if key in keys]
 
-    def images(root: Path, names: Iterable[str], flags: Tensor | None = None) -> EncodedImages:
-        names = list(names)
+    def images(part: str, names: Sequence[str], flags: Tensor | None = None) -> EncodedImages:
         labels = torch.tensor([classes[name.partition("/")[0]] for name in names])
         right = torch.ones_like(labels, dtype=torch.bool) if flags is None else flags == 1
-        store = ImageFiles(root / "images", names)
         truth = torch.where(right, labels, UNKNOWN)
+        store = ImageFiles(folder, [f"{part}/images/{name}" for name in names])
         return EncodedImages(store, labels, truth, right, image_format=image_format)
 
     clean_keys = [key for path in clean_lists for key in _clean_keys(path, classes)]
-    train = images(release, train_keys, known_labels(train_keys, train_flags))
+    train = images(_RELEASE, train_keys, known_labels(train_keys, train_flags))
     if protocol == "own":
-        val = images(release, val_keys, known_labels(val_keys, val_flags))
-        return Splits(train=train, val=val, test=images(clean, clean_keys))
-    right = [key for key in val_keys if val_flags[key] == 1]
-    return Splits(train=train, test=images(release, right), meta=images(clean, clean_keys))
+        val = images(_RELEASE, list(val_flags), known_labels(val_flags, val_flags))
+        return Splits(train=train, val=val, test=images(_CLEAN, clean_keys))
+    right = [key for key, flag in val_flags.items() if flag == 1]
+    return Splits(train=train, test=images(_RELEASE, right), meta=images(_CLEAN, clean_keys))
 
 
 def _classes(path: Path, keys: Mapping[str, int]) -> dict[str, int]:
@@ -132,6 +120,18 @@ def _classes(path: Path, keys: Mapping[str, int]) -> dict[str, int]:
             "published file anew."
         )
     return {name: number for number, name in enumerate(sorted(names))}
+
+
+def _flags(path: Path, keys: Mapping[str, int]) -> dict[str, int]:
+    """Listed image → 1 if its label is right, 0 if it is wrong."""
+    flags = read_labels(path, 2, separator="\t", header=_HEADER)
+    strays = [key for key in flags if key not in keys]
+    if len(strays) > _STRAYS * len(flags):
+        raise ValueError(
+            f"{path} does not belong to the image list: {len(strays)} of its {len(flags)} images "
+            f"are not there, such as {strays[0]!r}. Get the published files anew."
+        )
+    return {key: flag for key, flag in flags.items() if key in keys}
 
 
 def _clean_keys(path: Path, classes: Mapping[str, int]) -> list[str]:

@@ -14,6 +14,7 @@ from mln_lightning.datasets.files import require_files, require_folders
 from mln_lightning.datasets.lists import read_labels
 
 _NAME = "WebVision"
+_SECOND = "imagenet_val"
 _NUM_LABELS = 1000  # of all WebVision; this set keeps the first ones
 _FORMAT = ImageFormat(299, resize=320, fit="squash")
 WNIDS = tuple(  # class 0, 1, …: the first of ILSVRC 2012's synsets in sorted order
@@ -58,24 +59,24 @@ def webvision(data_dir: str | os.PathLike[str], image_format: ImageFormat = _FOR
     )
     require_files(train, val, name=_NAME, advice=advice)
 
-    def part(root: Path, labels: Mapping[str, int], *, clean: bool) -> EncodedImages:
+    def part(place: str, labels: Mapping[str, int], *, clean: bool) -> EncodedImages:
         kept = {name: label for name, label in labels.items() if label < len(WNIDS)}
         classes = torch.tensor(list(kept.values()), dtype=torch.int64)
-        store = ImageFiles(root, list(kept))
+        store = ImageFiles(folder, [f"{place}{name}" for name in kept])
         return EncodedImages(store, classes, classes if clean else None, image_format=image_format)
 
-    second = folder / "imagenet_val"
+    also_test = {}
+    if (folder / _SECOND).is_dir():
+        also_test["ilsvrc2012"] = part(f"{_SECOND}/", _ilsvrc(folder / _SECOND), clean=True)
     return Splits(
-        train=part(folder, read_labels(train, _NUM_LABELS), clean=False),
-        test=part(folder / "val_images", read_labels(val, _NUM_LABELS), clean=True),
-        also_test=(
-            {"ilsvrc2012": part(second, _ilsvrc(second), clean=True)} if second.is_dir() else {}
-        ),
+        train=part("", read_labels(train, _NUM_LABELS), clean=False),
+        test=part("val_images/", read_labels(val, _NUM_LABELS), clean=True),
+        also_test=also_test,
     )
 
 
 def _ilsvrc(folder: Path) -> dict[str, int]:
-    """File, relative to the folder → class, for the 50 classes; other synsets are passed over."""
+    """File, from this folder on → class, for the 50 classes; other synsets are passed over."""
     advice = f"Put the validation images of each synset there, or remove {folder}"
     require_folders(*(folder / wnid for wnid in WNIDS), name="ILSVRC 2012", advice=advice)
     labels: dict[str, int] = {}
