@@ -14,7 +14,7 @@ from mln_lightning.noise.checks import check_classes, check_images, check_rate
 from mln_lightning.noise.files import existing, read_array
 from mln_lightning.noise.thumbnails import thumbnails
 
-_WHAT = "file of features"
+_WHAT = "features"
 _KEY = "noise.features"
 _SIDE = 8
 _ITERATIONS = 50

@@ -16,7 +16,7 @@ def existing(path: str | os.PathLike[str] | None, *, what: str, key: str) -> Pat
 
     Args:
         path: as the user gave it.
-        what: what a message calls the file, such as "transition matrix".
+        what: what a message calls its content, such as "transition matrix".
         key: the setting that names the file.
 
     Raises:
@@ -26,7 +26,7 @@ def existing(path: str | os.PathLike[str] | None, *, what: str, key: str) -> Pat
     if path is None:
         raise ValueError(f"Say which file holds the {what}: {key}=<file>.")
     if not Path(path).is_file():
-        raise FileNotFoundError(f"There is no {what} at {path}; correct {key}.")
+        raise FileNotFoundError(f"The file of the {what} does not exist: {path}; correct {key}.")
     return Path(path)
 
 
@@ -35,14 +35,14 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
 
     Args:
         path: an existing file.
-        what: what a message calls the file.
+        what: what a message calls its content.
 
     Raises:
         ValueError: another kind of file, or its content is damaged or is not numbers.
     """
     kind = path.suffix.lower()
     if kind not in (".npy", ".csv", ".txt"):
-        raise ValueError(f"The {what} {path} must be a .npy, .csv or .txt file.")
+        raise ValueError(f"The file of the {what} must be .npy, .csv or .txt, got {path}.")
     try:
         if kind == ".npy":
             with path.open("rb") as file:
@@ -55,9 +55,9 @@ def read_array(path: Path, *, what: str) -> np.ndarray:
                 text.splitlines(), delimiter="," if kind == ".csv" else None, ndmin=2
             )
     except _DAMAGE as error:
-        raise ValueError(f"The {what} {path} cannot be read: {error}.") from error
+        raise ValueError(f"The file of the {what} cannot be read: {path}: {error}.") from error
     if array.dtype.kind not in "iuf":
-        raise ValueError(f"The {what} {path} must hold numbers, it holds {array.dtype}.")
+        raise ValueError(f"The file of the {what} must hold numbers: {path} holds {array.dtype}.")
     return array
 
 
@@ -66,7 +66,7 @@ def read_arrays(path: Path, *, what: str) -> dict[str, np.ndarray]:
 
     Args:
         path: an existing file.
-        what: what a message calls the file.
+        what: what a message calls its content.
 
     Raises:
         ValueError: the file is damaged, is no ``.npz`` file or holds pickled objects.
@@ -77,4 +77,6 @@ def read_arrays(path: Path, *, what: str) -> dict[str, np.ndarray]:
                 raise ValueError("it is a single array")
             return {name: file[name] for name in file.files}
     except _DAMAGE as error:
-        raise ValueError(f"The {what} {path} cannot be read as .npz: {error}.") from error
+        raise ValueError(
+            f"The file of the {what} cannot be read as .npz: {path}: {error}."
+        ) from error

@@ -14,8 +14,8 @@ from mln_lightning.noise.thumbnails import thumbnails
 
 _DEVIATION = 0.1  # of the images' noise rates
 _SIDE = 32
-_PIXEL_STEP = 2.0**-10
-_WEIGHT_STEP = 2.0**-16
+_PIXEL_STEP = 2.0**-16
+_WEIGHT_STEP = 2.0**-18
 
 
 class InstanceNoise:

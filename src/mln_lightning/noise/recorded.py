@@ -18,7 +18,7 @@ from mln_lightning.noise.checks import check_classes
 from mln_lightning.noise.files import existing, read_array, read_arrays
 from mln_lightning.noise.record import NoiseRecord
 
-_WHAT = "file of recorded labels"
+_WHAT = "recorded labels"
 _OBSERVED = ("observed", "observed_label", "labels")
 _CLEAN = ("clean", "clean_label", "clean_labels")
 _INDEX = ("index", "sample")
@@ -149,7 +149,7 @@ def _read(path: Path, names: tuple[str, ...]) -> _Columns:
     if kind == ".csv":
         return _read_csv(path, names)
     if kind != ".npz":
-        raise ValueError(f"The {_WHAT} {path} must be a .npz, .npy or .csv file.")
+        raise ValueError(f"The file of the {_WHAT} must be .npz, .npy or .csv, got {path}.")
     arrays = read_arrays(path, what=_WHAT)
     if "sha256" in arrays:
         NoiseRecord.load(path)  # compares the checksum
@@ -172,7 +172,7 @@ def _read_csv(path: Path, names: tuple[str, ...]) -> _Columns:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *lines = list(csv.reader(file)) or [[]]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"The {_WHAT} {path} cannot be read: {error}.") from error
+        raise ValueError(f"The file of the {_WHAT} cannot be read: {path}: {error}.") from error
 
     def column(names: tuple[str, ...]) -> np.ndarray | None:
         name = next((name for name in names if name in header), None)

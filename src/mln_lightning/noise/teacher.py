@@ -12,7 +12,7 @@ from mln_lightning.noise.base import Images
 from mln_lightning.noise.checks import check_classes, check_rate
 from mln_lightning.noise.files import existing, read_array, read_arrays
 
-_WHAT = "file of teacher scores"
+_WHAT = "teacher scores"
 _KEY = "noise.scores"
 
 
@@ -56,7 +56,9 @@ class TeacherNoise:
             arrays = read_arrays(self.path, what=_WHAT)
             for name in ("scores", "labels"):
                 if name not in arrays or arrays[name].dtype.kind not in "iuf":
-                    raise ValueError(f"The {_WHAT} {self.path} has no numbers named {name!r}.")
+                    raise ValueError(
+                        f"{self.path} has no numbers named {name!r}, as teacher scores need."
+                    )
             values = arrays["scores"]
             self._labels = torch.from_numpy(arrays["labels"].astype("<i8"))
         else:
@@ -68,7 +70,7 @@ class TeacherNoise:
             )
         self._scores = torch.from_numpy(values.astype("<f8"))
         if bool(self._scores.isnan().any()) or bool(self._scores.isposinf().any()):
-            raise ValueError(f"The {_WHAT} {self.path} holds NaN or infinite scores.")
+            raise ValueError(f"{self.path} holds NaN or infinite scores.")
 
     def __call__(
         self, labels: Tensor, images: Images | None = None, *, generator: torch.Generator
