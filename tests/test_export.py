@@ -13,8 +13,14 @@ from PIL import Image
 from torch import Tensor
 
 from mln_lightning.batch import UNKNOWN
-from mln_lightning.data import DatasetInfo, ImageArrays
-from mln_lightning.data.encoded import EncodedImages, ImageFiles, ImageFormat
+from mln_lightning.data import (
+    DatasetInfo,
+    EncodedImages,
+    ImageArrays,
+    ImageFiles,
+    ImageFormat,
+    cached,
+)
 from mln_lightning.export import CorrectedLabels, write_labels
 
 NAMES = ("cat", 'the "dog", a', "Vögel 鳥")
@@ -77,9 +83,11 @@ def files(folder: Path) -> EncodedImages:
     return EncodedImages(store, torch.zeros(6).long(), image_format=ImageFormat(4, channels=1))
 
 
-def test_images_that_are_files_have_their_path(tmp_path: Path) -> None:
+@pytest.mark.parametrize("with_cache", [False, True])
+def test_images_that_are_files_have_their_path(tmp_path: Path, with_cache: bool) -> None:
     images = files(tmp_path)
-    write_labels(tmp_path, labels(), images, info())
+    chosen = cached(images, tmp_path / "cache") if with_cache else images
+    write_labels(tmp_path, labels(), chosen, info())
     rows = table(tmp_path)
     assert list(rows[0])[:2] == ["sample", "path"]
     assert [row["path"] for row in rows] == [

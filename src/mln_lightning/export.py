@@ -12,8 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from mln_lightning.batch import UNKNOWN
-from mln_lightning.data import DatasetInfo, LabeledImages, NoisyLabelDataModule, Normalize
-from mln_lightning.data.encoded import EncodedImages
+from mln_lightning.data import (
+    CachedImages,
+    DatasetInfo,
+    EncodedImages,
+    LabeledImages,
+    NoisyLabelDataModule,
+    Normalize,
+)
 from mln_lightning.files import replacing
 from mln_lightning.metrics.label_quality import CorrectionCounts, correction_counts
 from mln_lightning.models import NoisyLabelModule
@@ -137,7 +143,7 @@ def write_labels(
     with replacing(run_dir / "soft_labels.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, index=labels.index.numpy(), soft_labels=labels.soft_labels.numpy())
     names = info.classes or tuple(str(number) for number in range(info.num_classes))
-    files = isinstance(images, EncodedImages)
+    files = isinstance(images, EncodedImages | CachedImages)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     path = ["path"] if files else []
