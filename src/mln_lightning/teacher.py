@@ -68,10 +68,10 @@ def admitted(overrides: Sequence[str], config_dir: Path | None = None) -> Job:
         UserError: it cannot be met.
     """
     given = ["model=cross_entropy", "noise=none", _FOLDER, *overrides]
-    asked = plan(given, config_dir=config_dir, check=check)
-    if asked.sweep:
-        raise UserError("a teacher is trained once; leave sweeps and experiments out")
-    (job,) = asked.jobs
+    jobs = plan(given, sweep=True, config_dir=config_dir, check=check).jobs
+    if len(jobs) != 1:
+        raise UserError("one teacher is trained at a time; leave out sweeps and what makes them")
+    job = jobs[0]
     for group, option in (("model", "cross_entropy"), ("noise", "none")):
         if job.choices.get(group) != option:
             raise UserError(
