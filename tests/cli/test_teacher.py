@@ -85,7 +85,7 @@ def test_no_image_is_scored_by_a_network_that_learnt_from_it(
         return Splits(train=part, test=blobs().test)
 
     monkeypatch.setattr("mln_lightning.datasets.blobs", memorised)
-    job = teacher.admitted(["dataset=blobs", "trainer=cpu", "trainer.max_epochs=15"])
+    job = teacher.admitted(["dataset=blobs", "trainer=cpu", "trainer.max_epochs=8"])
     accuracy = write_scores(job.cfg, outputs / "scores.npz")
     assert accuracy < 0.35
 
