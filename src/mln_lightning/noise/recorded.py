@@ -29,7 +29,7 @@ class _Columns:
     """What a file says: one entry for each recorded label."""
 
     observed: np.ndarray
-    clean: np.ndarray | None = None
+    truth: np.ndarray | None = None
     index: np.ndarray | None = None
 
 
@@ -98,8 +98,8 @@ class RecordedLabels:
         """
         check_classes(labels, self.num_classes)
         rows = self._rows(len(labels))
-        if self._columns.clean is not None:
-            recorded = torch.from_numpy(self._columns.clean)
+        if self._columns.truth is not None:
+            recorded = torch.from_numpy(self._columns.truth)
             differ = ((recorded != labels[rows]) & (recorded != UNKNOWN)).nonzero().squeeze(1)
             if len(differ):
                 raise ValueError(
@@ -159,9 +159,9 @@ def _read(path: Path, names: tuple[str, ...]) -> _Columns:
         _integers(path, name, arrays[name]),
         None if clean is None else _integers(path, "clean labels", clean),
     )
-    if columns.clean is not None and len(columns.clean) != len(columns.observed):
+    if columns.truth is not None and len(columns.truth) != len(columns.observed):
         raise ValueError(
-            f"{path} holds {len(columns.observed)} observed and {len(columns.clean)} clean labels; "
+            f"{path} holds {len(columns.observed)} observed and {len(columns.truth)} clean labels; "
             "they must pair up."
         )
     return columns
