@@ -18,7 +18,11 @@ from mln_lightning.models import NoisyLabelModule
 
 @torch.no_grad()
 def export_labels(
-    run_dir: Path, model: NoisyLabelModule, data: NoisyLabelDataModule
+    run_dir: Path,
+    model: NoisyLabelModule,
+    data: NoisyLabelDataModule,
+    *,
+    device: torch.device | None = None,
 ) -> CorrectionCounts:
     """Write the labels of the training part as the trained model sees them.
 
@@ -29,12 +33,13 @@ def export_labels(
         run_dir: existing folder.
         model: trained; put in eval mode for the pass and back.
         data: set up.
+        device: where to compute; None = where the model is. The model stays there.
 
     Returns:
         Quality of the corrected labels where the true classes are known.
     """
     training = model.training
-    model.eval()
+    model.to(device or model.device).eval()
     index, soft, corrected = [], [], []
     for batch in data.train_eval_dataloader():
         images = data.normalize(batch.images.to(model.device))

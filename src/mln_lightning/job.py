@@ -20,11 +20,14 @@ from torch import nn
 
 from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
+from mln_lightning.evaluation import test_metrics
 from mln_lightning.export import export_labels, write_classifier
 from mln_lightning.files import shown, write_atomically
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
 from mln_lightning.summary import data_lines, summary_rows, summary_table
+
+UNREADABLE = "unreadable.txt"  # names and reasons of images left out
 
 
 def run_job(
@@ -63,6 +66,8 @@ def run_job(
     composed = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     write_atomically(run_dir / "config.yaml", OmegaConf.to_yaml(composed))
     data.noise_record().save(run_dir / "noise.npz")
+    if data.unreadable:
+        write_atomically(run_dir / UNREADABLE, "\n".join(data.unreadable) + "\n")
 
     callbacks: list[Callback] = list(instantiate(cfg.callbacks).values())
     history = next(c for c in callbacks if isinstance(c, History))
@@ -80,12 +85,12 @@ def run_job(
     trainer.fit(model, datamodule=data, ckpt_path=resume)
 
     metrics = last_values(history.rows)
-    metrics["test/accuracy_last"] = test_accuracy(trainer, model, data)
-    labels = export_labels(run_dir, model, data)
+    metrics |= test_metrics(trainer, model, data, "last")
+    labels = export_labels(run_dir, model, data, device=trainer.strategy.root_device)
     write_classifier(run_dir, model.network)
     if (run_dir / "best.ckpt").exists():  # not without a validation part
         load_network(run_dir / "best.ckpt", model.network)
-    metrics["test/accuracy_selected"] = test_accuracy(trainer, model, data)
+    metrics |= test_metrics(trainer, model, data, "selected")
     results: RunResults = {
         "choices": dict(choices),
         "overrides": list(overrides),
@@ -186,12 +191,6 @@ def check_checkpoint(
             f"{path} belongs to another model or network: {len(different)} of its tensors differ, "
             f"the first is {different[0]}; resume with the same model and model/network."
         )
-
-
-def test_accuracy(trainer: Trainer, model: NoisyLabelModule, data: NoisyLabelDataModule) -> float:
-    """Accuracy of the model's present weights on the clean test set, a fraction."""
-    trainer.test(model, datamodule=data, verbose=False)
-    return float(trainer.callback_metrics["test/accuracy"])
 
 
 def load_network(checkpoint: Path, network: nn.Module) -> None:

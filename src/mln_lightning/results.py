@@ -9,6 +9,7 @@ Files of a run folder, besides ``config.yaml``, ``metrics.csv``, ``last.ckpt`` a
 * ``noise.npz``: see `mln_lightning.noise.NoiseRecord`.
 * ``soft_labels.npz``: ``index (n,)`` int64, ``soft_labels (n, C)`` float32, one row per training
   sample.
+* ``unreadable.txt``: names and reasons of images that were left out, if any.
 * ``labels.csv``: sample, observed label, corrected label, confidence, changed.
 """
 
@@ -45,8 +46,9 @@ class RunResults(TypedDict):
         overrides: command-line overrides, in order.
         seeds: ``seed`` of the training, ``data_seed`` of noise and split.
         metrics: fractions by name; ``test/accuracy_last`` after the last epoch,
-            ``test/accuracy_selected`` at the epoch with the best validation accuracy, and the last
-            epoch's row of ``metrics.csv``.
+            ``test/accuracy_selected`` at the epoch with the best validation accuracy (both absent
+            without a test set, more with further ones: see `mln_lightning.evaluation`), and the
+            last epoch's row of ``metrics.csv``.
         epochs: ``last`` and ``selected``, counted from 1.
         noise: see `NoiseResults`.
         labels: of the training part, see `CorrectionCounts`.

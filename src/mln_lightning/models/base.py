@@ -15,7 +15,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
-from mln_lightning.batch import Batch, StepOutput, TrainBatch
+from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
+from mln_lightning.data.datamodule import NoisyLabelDataModule
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -63,6 +64,7 @@ class NoisyLabelModule(LightningModule, ABC):
         self.num_classes = num_classes
         self.warmup_epochs = warmup_epochs
         self.warmed_up = False
+        self._some_unlabelled = True  # as far as is known
         self._optimizer = optimizer
         self._scheduler = scheduler
         # Persistent, so that a checkpoint in mid-epoch carries the sums of the epoch so far.
@@ -89,10 +91,16 @@ class NoisyLabelModule(LightningModule, ABC):
 
     # -- training -----------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        """Ask once whether there are unlabelled samples: a look at every batch would cost time."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, NoisyLabelDataModule):
+            self._some_unlabelled = bool((data.parts.train.labels == UNKNOWN).any())
+
     def training_step(self, batch: TrainBatch, batch_idx: int) -> StepOutput:
         """One warm-up step or one step of the method; see `noisy_step`."""
         if self.current_epoch < self.warmup_epochs:
-            output = self._warmup_step(batch["train"])
+            output = self.supervised_step(batch["train"])
         else:
             if not self.warmed_up:
                 self.on_warmup_end()
@@ -115,11 +123,24 @@ class NoisyLabelModule(LightningModule, ABC):
         self.manual_backward(loss)
         optimizer.step()
 
-    def _warmup_step(self, train: Batch) -> StepOutput:
+    def supervised_step(self, train: Batch) -> StepOutput:
+        """θ ← θ − lr · ∂θ cross_entropy(network(x), observed label), over the labelled samples.
+
+        A batch without any label changes nothing, and counts as a step.
+        """
+        if self._some_unlabelled and bool((train.labels == UNKNOWN).all()):
+            return self._no_step()
         logits = self.network(train.images)
-        loss = cross_entropy(logits, train.labels)
+        loss = cross_entropy(logits, train.labels, ignore_index=UNKNOWN)
         self.descend(loss)
         return {"loss": loss.detach(), "logits": logits.detach()}
+
+    def _no_step(self) -> StepOutput:
+        """Advance ``global_step``, from which the samplers know where they are."""
+        optimizer = self._network_optimizer()
+        optimizer.zero_grad(set_to_none=True)  # what has no gradient is left alone, decay included
+        optimizer.step()
+        return {}
 
     def _network_optimizer(self) -> LightningOptimizer:
         optimizers = self.optimizers()
@@ -140,6 +161,8 @@ class NoisyLabelModule(LightningModule, ABC):
         return metric
 
     def _record(self, output: StepOutput) -> None:
+        if "loss" not in output:
+            return
         self._epoch_mean("train/loss").update(output["loss"])
         bad = ~torch.isfinite(output["loss"])
         if "meta_loss" in output:
