@@ -1,0 +1,243 @@
+"""One screen of what was found in a data set, at most 80 columns wide."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+from torch import Tensor
+
+from mln_lightning.data.cut import Cut
+from mln_lightning.data.duplicates import Duplicates
+from mln_lightning.data.findings import FEWEST_TRUSTED, Findings, PartFindings
+from mln_lightning.files import shown
+
+WIDTH = 80
+_FEW = 12  # so many classes are all shown; of more only the smallest and the largest
+_ENDS = 5
+_EXAMPLES = 3
+_IMBALANCED = 3.0  # largest class over smallest
+
+Facts = list[tuple[str, str]]
+
+
+def screen(findings: Findings, facts: Facts) -> list[Text | Table]:
+    """A title, a table of the classes and the facts, to be printed one below the other.
+
+    Args:
+        findings: of a data set.
+        facts: a keyword and a sentence or two each.
+    """
+    info = findings.info
+    k, h, w = info.shape
+    kind = {1: "gray", 3: "colour"}.get(k, f"{k}-channel")
+    title = f"{info.name}: {info.num_classes} classes, trained on as {w} x {h} {kind} images"
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(min_width=10, no_wrap=True)
+    grid.add_column(overflow="fold")
+    for keyword, text in facts:
+        grid.add_row(keyword, Text(text))
+    return [Text(title, style="bold"), class_table(findings), grid]
+
+
+def class_table(findings: Findings) -> Table:
+    """Images of each class in each part, and those a meta set can be cut from."""
+    parts = findings.parts
+    train = parts["train"].counts
+    table = Table(box=box.ROUNDED)
+    table.add_column("class", no_wrap=True, max_width=24)
+    for column in ("train", "share", *list(parts)[1:], "trusted"):
+        table.add_column(Text(column), justify="right", no_wrap=True)
+    columns = [*(part.counts for part in parts.values()), findings.trusted]
+
+    def add(label: int) -> None:
+        first, *others = (f"{int(counts[label]):,}" for counts in columns)
+        share = f"{100 * int(train[label]) / max(1, int(train.sum())):.1f} %"
+        table.add_row(Text(class_name(findings, label)), first, share, *others)
+
+    if len(train) <= _FEW:
+        for label in range(len(train)):
+            add(label)
+    else:
+        ranked = train.argsort(stable=True).tolist()
+        for label in ranked[:_ENDS]:
+            add(label)
+        table.add_row(f"… {len(train) - 2 * _ENDS} classes between")
+        for label in ranked[-_ENDS:]:
+            add(label)
+    table.add_section()
+    first, *others = (f"{int(counts.sum()):,}" for counts in columns)
+    table.add_row("all", first, "", *others)
+    for row, numbers in (
+        ("unlabelled", [part.unlabelled for part in parts.values()]),
+        ("unreadable", [len(part.unreadable) for part in parts.values()]),
+    ):
+        if any(numbers):
+            table.add_row(row, f"{numbers[0]:,}", "", *(f"{n:,}" for n in numbers[1:]), "")
+    return table
+
+
+def class_name(findings: Findings, label: int) -> str:
+    """The name of a class, or its number where it has none."""
+    return findings.info.classes[label] if findings.info.classes else str(label)
+
+
+def facts(
+    findings: Findings,
+    cut: Cut,
+    *,
+    noise: str | None,
+    sets: Mapping[str, int] | None,
+    listed: Path | None,
+) -> Facts:
+    """What a user should know, and can do about it.
+
+    Args:
+        findings: of a data set.
+        cut: sizes asked for.
+        noise: what puts noise on the labels, as on the command line; None = nothing does.
+        sets: images of each set that a run makes of the data; None if it cannot.
+        listed: the file that names all unreadable images; None = there are none.
+    """
+    rows = [("pixels", text) for text in _pixels(findings)]
+    if listed is not None:
+        rows.append(("unreadable", _unreadable(findings, listed)))
+    rows += [("labels", text) for text in _labels(findings, noise)]
+    rows.append(("balance", _balance(findings)))
+    rows.append(("trusted", _trusted(findings)))
+    rows += [("duplicates", text) for text in _copies(findings.duplicates)]
+    rows += [("missing", text) for text in _missing(findings, cut)]
+    if sets is not None:
+        rows.append(("sets", ", ".join(f"{name} {size:,}" for name, size in sets.items())))
+    return rows
+
+
+def _pixels(findings: Findings) -> list[str]:
+    """Sizes and modes, once for the parts that are alike."""
+    alike: dict[str, list[str]] = {}
+    for name, part in findings.parts.items():
+        if part.sizes:
+            alike.setdefault(_size(part), []).append(name)
+    return [f"{', '.join(names)}: {text}" for text, names in alike.items()]
+
+
+def _size(part: PartFindings) -> str:
+    sizes = [f"{width} x {height}" for width, height in part.sizes]
+    text = sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
+    if len(sizes) == 3:
+        text += f", median {sizes[1]}"
+    if len(part.modes) == 1:
+        return f"{text}, {next(iter(part.modes))}"
+    modes = sorted(part.modes.items(), key=lambda mode: (-mode[1], mode[0]))
+    return f"{text}; " + ", ".join(f"{count:,} {mode}" for mode, count in modes)
+
+
+def _unreadable(findings: Findings, listed: Path) -> str:
+    bad = [entry for part in findings.parts.values() for entry in part.unreadable]
+    examples = "; ".join(f"{name}: {reason}" for name, reason in bad[:_EXAMPLES])
+    return f"{examples}; {'…; ' if len(bad) > _EXAMPLES else ''}all in {shown(listed)}"
+
+
+def _labels(findings: Findings, noise: str | None) -> list[str]:
+    found = findings.agreement
+    if found is None:
+        return [
+            "how many are wrong is not known; 100 images, picked at random and verified, tell it "
+            "to within 10 points, 400 to within 5"
+        ]
+    rate = f"{100 * found.wrong / found.known:.1f} %"
+    if noise is not None:
+        text = f"{noise} makes {rate} of them wrong"
+    elif found.known == int(findings.parts["train"].counts.sum()):
+        text = f"{found.wrong:,} of {found.known:,} observed labels are wrong, {rate}"
+    else:
+        text = (
+            f"{found.wrong:,} of {found.known:,} verified images carry another label; if they were "
+            f"picked at random, about {rate} of all labels are wrong (95 % interval: "
+            f"{100 * found.low:.1f} to {100 * found.high:.1f} %)"
+        )
+    pairs = [
+        f"{class_name(findings, true)} → {class_name(findings, label)} ({count:,})"
+        for true, label, count in found.pairs[:_EXAMPLES]
+    ]
+    return [f"{text}; most often {', '.join(pairs)}" if pairs else text]
+
+
+def _balance(findings: Findings) -> str:
+    ratio = findings.imbalance
+    if math.isinf(ratio):
+        empty = findings.parts["train"].counts == 0
+        return f"no training image is labelled {_listed(findings, empty.long(), numbers=False)}"
+    if ratio == 1:
+        return "all classes have the same number of training images"
+    text = f"the largest class has {ratio:.1f} times the training images of the smallest"
+    if ratio <= _IMBALANCED:
+        return text
+    return (
+        f"{text}; accuracy tells little about small classes, so look at each of them, and let "
+        "num_meta=20/class (or another number) give all the same say in the meta set"
+    )
+
+
+def _trusted(findings: Findings) -> str:
+    trusted, wanted, missing = findings.trusted, findings.wanted, findings.missing_trusted
+    rule = (
+        f"our tables go down to {FEWEST_TRUSTED}"
+        if wanted == FEWEST_TRUSTED
+        else f"the sizes asked for take {wanted}"
+    )
+    if not int(missing.sum()):
+        return f"{int(trusted.min()):,} or more of each class; {rule}"
+    short = int((missing > 0).sum())
+    return (
+        f"{short} {'class has' if short == 1 else 'classes have'} fewer than {wanted} ({rule}): "
+        f"verify {int(missing.sum()):,} more, {_listed(findings, missing)}"
+    )
+
+
+def _listed(findings: Findings, counts: Tensor, *, numbers: bool = True) -> str:
+    """The classes of the largest counts, largest first, zeros left out."""
+    ranked = counts.argsort(descending=True, stable=True)[: int((counts > 0).sum())].tolist()
+    words = [
+        f"{class_name(findings, label)} {int(counts[label]):,}"
+        if numbers
+        else class_name(findings, label)
+        for label in ranked[:_ENDS]
+    ]
+    if len(ranked) > _ENDS:
+        words.append(f"… ({len(ranked) - _ENDS} more classes)")
+    return ", ".join(words)
+
+
+def _copies(duplicates: Duplicates) -> list[str]:
+    texts = []
+    for (earlier, later), count in duplicates.across().items():
+        first, second = next(
+            (place.name, other.name)
+            for group in duplicates.groups
+            for place in group
+            for other in group
+            if (place.part, other.part) == (earlier, later)
+        )
+        texts.append(
+            f"{count:,} images of {earlier} are in {later} too ({first} = {second}); "
+            f"dataset.duplicates=drop leaves them out of {earlier}"
+        )
+    for part, count in duplicates.within().items():
+        texts.append(f"{count:,} images of {part} repeat others of {part}")
+    if duplicates.conflicts:
+        texts.append(f"{duplicates.conflicts:,} images occur with different labels")
+    return texts or ["no exact copies"]
+
+
+def _missing(findings: Findings, cut: Cut) -> list[str]:
+    texts = []
+    if "test" not in findings.parts and cut.num_test is None:
+        texts.append("a test set: dataset.num_test=20% cuts one from the trusted images")
+    if "val" not in findings.parts and cut.num_val is None:
+        texts.append("a validation set: dataset.num_val=10% cuts one to select the best epoch")
+    return texts
