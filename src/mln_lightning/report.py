@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from rich import box
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 from torch import Tensor
@@ -20,6 +21,8 @@ WIDTH = 80
 _FEW = 12  # so many classes are all shown; of more only the smallest and the largest
 _ENDS = 5
 _EXAMPLES = 3
+_NAME, _LEAST_NAME = 24, 8  # columns for the name of a class
+_FRAME = 3  # columns of a table that are no text, for each of its columns
 _IMBALANCED = 3.0  # largest class over smallest
 
 Facts = list[tuple[str, str]]
@@ -39,8 +42,10 @@ def screen(findings: Findings, facts: Facts) -> list[Text | Table]:
     grid = Table.grid(padding=(0, 2))
     grid.add_column(min_width=10, no_wrap=True)
     grid.add_column(overflow="fold")
+    before = ""
     for keyword, text in facts:
-        grid.add_row(keyword, Text(text))
+        grid.add_row("" if keyword == before else keyword, Text(text))
+        before = keyword
     return [Text(title, style="bold"), class_table(findings), grid]
 
 
@@ -48,36 +53,44 @@ def class_table(findings: Findings) -> Table:
     """Images of each class in each part, and those a meta set can be cut from."""
     parts = findings.parts
     train = parts["train"].counts
-    table = Table(box=box.ROUNDED)
-    table.add_column("class", no_wrap=True, max_width=24)
-    for column in ("train", "share", *list(parts)[1:], "trusted"):
-        table.add_column(Text(column), justify="right", no_wrap=True)
     columns = [*(part.counts for part in parts.values()), findings.trusted]
 
-    def add(label: int) -> None:
+    def row(label: int) -> tuple[str, ...]:
         first, *others = (f"{int(counts[label]):,}" for counts in columns)
         share = f"{100 * int(train[label]) / max(1, int(train.sum())):.1f} %"
-        table.add_row(Text(class_name(findings, label)), first, share, *others)
+        return (class_name(findings, label), first, share, *others)
 
     if len(train) <= _FEW:
-        for label in range(len(train)):
-            add(label)
+        rows: list[tuple[str, ...]] = [row(label) for label in range(len(train))]
     else:
         ranked = train.argsort(stable=True).tolist()
-        for label in ranked[:_ENDS]:
-            add(label)
-        table.add_row(f"… {len(train) - 2 * _ENDS} classes between")
-        for label in ranked[-_ENDS:]:
-            add(label)
-    table.add_section()
+        between = (f"… {len(train) - 2 * _ENDS} classes between",)
+        smallest, largest = ranked[:_ENDS], ranked[-_ENDS:]
+        rows = [*map(row, smallest), between, *map(row, largest)]
     first, *others = (f"{int(counts.sum()):,}" for counts in columns)
-    table.add_row("all", first, "", *others)
-    for row, numbers in (
+    sums: list[tuple[str, ...]] = [("all", first, "", *others)]
+    for name, numbers in (
         ("unlabelled", [part.unlabelled for part in parts.values()]),
         ("unreadable", [len(part.unreadable) for part in parts.values()]),
     ):
         if any(numbers):
-            table.add_row(row, f"{numbers[0]:,}", "", *(f"{n:,}" for n in numbers[1:]), "")
+            sums.append((name, f"{numbers[0]:,}", "", *(f"{n:,}" for n in numbers[1:])))
+
+    header = ("class", "train", "share", *list(parts)[1:], "trusted")
+    widths = [
+        max(cell_len(cells[column]) for cells in (header, *rows, *sums) if column < len(cells))
+        for column in range(len(header))
+    ]
+    room = WIDTH - 1 - sum(width + _FRAME for width in widths[1:]) - _FRAME
+    table = Table(box=box.ROUNDED)
+    table.add_column("class", no_wrap=True, max_width=min(_NAME, max(_LEAST_NAME, room)))
+    for name in header[1:]:
+        table.add_column(Text(name), justify="right", no_wrap=True)
+    for entry in rows:
+        table.add_row(*map(Text, entry))
+    table.add_section()
+    for entry in sums:
+        table.add_row(*entry)
     return table
 
 

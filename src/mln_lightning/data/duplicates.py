@@ -17,10 +17,10 @@ from mln_lightning.data.source import LabeledImages
 
 @runtime_checkable
 class SizedImages(Protocol):
-    """Images whose content has a length that is known without reading it."""
+    """Images whose content may have a length that is known without reading it."""
 
-    def size(self, row: int) -> int:
-        """``len(content(row))``."""
+    def size(self, row: int) -> int | None:
+        """``len(content(row))``; None = only reading tells."""
         ...
 
 
@@ -133,11 +133,11 @@ def _equal(parts: list[tuple[LabeledImages, Tensor]]) -> Iterator[list[tuple[int
 
     for part, (images, rows) in enumerate(parts):
         for row in rows.tolist():
-            if isinstance(images, SizedImages):
-                size = images.size(row)
-                unread.append((size, part, row))
-            else:
+            size = images.size(row) if isinstance(images, SizedImages) else None
+            if size is None:
                 size = len(read(part, row))
+            else:
+                unread.append((size, part, row))
             sizes[size] += 1
     for size, part, row in unread:
         if sizes[size] > 1:
