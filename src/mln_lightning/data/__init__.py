@@ -2,13 +2,18 @@
 
 from mln_lightning.data.augment import Normalize, RandomCropFlip
 from mln_lightning.data.datamodule import NoisyLabelDataModule
+from mln_lightning.data.encoded import EncodedImages, ImageFiles, ImageFormat, ImageStore
 from mln_lightning.data.sampler import MetaSampler, TrainSampler
 from mln_lightning.data.source import DatasetInfo, ImageArrays, LabeledImages, Splits
 from mln_lightning.data.split import stratified_split
 
 __all__ = [
     "DatasetInfo",
+    "EncodedImages",
     "ImageArrays",
+    "ImageFiles",
+    "ImageFormat",
+    "ImageStore",
     "LabeledImages",
     "MetaSampler",
     "NoisyLabelDataModule",
