@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from argparse import ArgumentParser
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -37,12 +38,9 @@ def main() -> None:
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="such as dataset=digits")
     parser.add_argument("--config-dir", type=Path, help="folder of further config files")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     try:
-        asked = plan(arguments.overrides, config_dir=arguments.config_dir, check=check)
-        if asked.sweep:
-            raise UserError("this asks for a sweep, but only the data of one run can be checked")
-        problems = report(asked.jobs[0])
+        problems = report(single_job(arguments.overrides, arguments.config_dir))
     except UserError as error:
         _exit(str(error), 2)
     except KeyboardInterrupt:
@@ -57,6 +55,30 @@ def main() -> None:
     folder = [] if arguments.config_dir is None else ["--config-dir", str(arguments.config_dir)]
     command = ["python", "-m", "mln_lightning.run", *folder, *arguments.overrides]
     print(f"Ready to train: {shlex.join(command)}")
+
+
+def single_job(overrides: Sequence[str], config_dir: Path | None) -> Job:
+    """Compose and check one run.
+
+    Args:
+        overrides: `key=value` strings of the command line.
+        config_dir: a folder of further config files.
+
+    Raises:
+        UserError: the overrides are wrong, or ask for a sweep.
+    """
+    sweep = UserError("this asks for a sweep, but only the data of one run can be checked")
+    jobs: list[Job] = []
+
+    def one_at_most(job: Job) -> None:  # a sweep would take long to compose
+        if jobs:
+            raise sweep
+        check(job)
+        jobs.append(job)
+
+    if plan(overrides, config_dir=config_dir, check=one_at_most).sweep:
+        raise sweep
+    return jobs[0]
 
 
 def report(job: Job) -> list[str]:
