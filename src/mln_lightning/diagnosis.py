@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mln_lightning.errors import UserError
 
+_NO_CHOICE = ("data",)  # a folder of configs, but nothing to choose from
 REQUIRED_GROUPS = ("dataset", "noise", "model", "trainer")  # a folder name or a run needs them
 
 
@@ -91,7 +92,7 @@ def _bad_option(override: Override, loader: ConfigLoader) -> str | None:
     """An unknown option of a known group."""
     group = override.key_or_group
     options = loader.get_group_options(group, ObjectType.CONFIG)
-    if not options:
+    if not options or group in _NO_CHOICE:
         return None
     if group in REQUIRED_GROUPS and (override.is_delete() or isinstance(override.value(), list)):
         return f"{override.input_line!r}: a run needs exactly one {group}: {', '.join(options)}"
@@ -133,7 +134,10 @@ def _bad_keys(
     choices: list[Override] = []
     values: list[Override] = []
     for override in parsed:
-        is_group = bool(loader.get_group_options(override.key_or_group, ObjectType.CONFIG))
+        group = override.key_or_group
+        is_group = bool(loader.get_group_options(group, ObjectType.CONFIG)) and (
+            group not in _NO_CHOICE
+        )
         (choices if is_group else values).append(override)
     lines = [o.input_line for o in choices if o.input_line and not o.is_sweep_override()]
     try:
@@ -151,7 +155,7 @@ def _bad_keys(
 def _groups(loader: ConfigLoader, parent: str = "") -> Iterator[str]:
     """All config groups such as `noise` and `model/network`, Hydra's own excepted."""
     for name in loader.get_group_options(parent, ObjectType.GROUP):
-        if name != "hydra":
+        if name != "hydra" and name not in _NO_CHOICE:
             group = f"{parent}/{name}" if parent else name
             yield group
             yield from _groups(loader, group)

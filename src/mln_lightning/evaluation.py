@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mln_lightning.batch import Batch
 from mln_lightning.data import NoisyLabelDataModule
+from mln_lightning.data.parts import whole
 from mln_lightning.metrics.human import human_agreement, read_soft_labels
 from mln_lightning.models import NoisyLabelModule
 
@@ -35,8 +36,8 @@ def test_metrics(
         trainer.test(model, datamodule=data, verbose=False)
         found[f"test/accuracy_{when}"] = float(trainer.callback_metrics["test/accuracy"])
     device = trainer.strategy.root_device
-    for name, loader in data.also_test_dataloaders().items():
-        guess, labels = predictions(model, data, loader, device)
+    for name, part in data.also_test.items():
+        guess, labels = predictions(model, data, data.in_order(whole(part)), device)
         right = (guess.argmax(dim=1) == labels).double().mean()
         found[f"test_{name}/accuracy_{when}"] = float(right)
     if data.test_soft_labels is not None and data.parts.test is not None:

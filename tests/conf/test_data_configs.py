@@ -17,8 +17,9 @@ NOISES = sorted(path.stem for path in (CONF / "noise").glob("*.yaml"))
 ROOT = f"""
 defaults:
   - _self_
-  - dataset: digits
   - noise: sym
+  - data@dataset: default
+  - dataset: digits
 rate: 0.4
 seed: 0
 data_seed: 0
@@ -57,7 +58,7 @@ def test_every_pair_builds(composed, dataset, noise):
     assert isinstance(module.info, DatasetInfo)
     assert len(made.transition) == module.info.num_classes == len(module.info.classes)
     assert module.noise is made
-    assert module.rate == config.rate == (0.0 if noise == "none" else 0.4)
+    assert module.rate == config.rate == (None if noise == "none" else 0.4)
     off_diagonal = 1 - made.transition.diag()
     if noise == "asym":
         assert set(off_diagonal.nonzero().squeeze(1).tolist()) == set(module.info.flips)
@@ -66,8 +67,10 @@ def test_every_pair_builds(composed, dataset, noise):
         assert off_diagonal.tolist() == pytest.approx([0.4] * module.info.num_classes)
     else:
         assert off_diagonal.tolist() == [0.0] * module.info.num_classes
-    assert module.num_meta >= module.info.num_classes
-    assert module.num_meta + module.num_val + module.batch_size <= module.info.num_train
+    pool, classes = module.info.num_train, module.info.num_classes
+    num_meta = module.cut.num_meta.count(pool, classes)
+    assert num_meta >= classes
+    assert num_meta + module.cut.num_val.count(pool, classes) + module.batch_size <= pool
     assert module.augment is None or isinstance(module.augment, RandomCropFlip)
 
 
@@ -77,7 +80,7 @@ def test_the_data_set_sets_num_meta_and_the_command_line_wins(composed):
     config = composed("dataset=cifar10", "num_meta=50", "seed=3", "data_seed=4")
     assert config.dataset.num_meta == 50
     assert (config.dataset.seed, config.dataset.data_seed) == (3, 4)
-    assert composed("noise=none", "rate=0.1").rate == 0.1
+    assert composed("noise=none").rate is None
 
 
 @pytest.mark.parametrize(("dataset", "read"), [("digits", digits), ("blobs", blobs)])

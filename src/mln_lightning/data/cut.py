@@ -48,3 +48,12 @@ def one_of(name: str, value: str, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         raise ValueError(f"{name} is one of {', '.join(allowed)}, got {value!r}.")
+
+
+def size(name: str, value: int | float | str | None) -> SampleSize | None:
+    """A size as configured; None stays None.
+
+    Raises:
+        ValueError: it is no size.
+    """
+    return None if value is None else SampleSize.parse(name, value)

@@ -10,19 +10,19 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from mln_lightning.batch import UNKNOWN, Batch, TrainBatch
+from mln_lightning.batch import Batch, TrainBatch
+from mln_lightning.data import loading
 from mln_lightning.data.augment import Normalize, RandomCropFlip
-from mln_lightning.data.cut import Cut, one_of
-from mln_lightning.data.loading import batch_loader, default_workers, place
+from mln_lightning.data.cut import Cut, one_of, size
 from mln_lightning.data.notes import notes, without_duplicates
 from mln_lightning.data.partition import partition
-from mln_lightning.data.parts import BatchSource, Part, Partition, whole
+from mln_lightning.data.parts import BatchSource, Part, Partition
 from mln_lightning.data.prepare import prepared
-from mln_lightning.data.sampler import MetaSampler, TrainSampler
+from mln_lightning.data.sampler import train_samplers
 from mln_lightning.data.source import DatasetInfo, LabeledImages, Splits
-from mln_lightning.noise.base import NoiseModel, noise_rate
+from mln_lightning.data.transfer import augmented, normalized
+from mln_lightning.noise.base import NoiseModel
 from mln_lightning.noise.record import NoiseRecord
-from mln_lightning.sizes import SampleSize
 
 
 class NoisyLabelDataModule(LightningDataModule):
@@ -32,14 +32,9 @@ class NoisyLabelDataModule(LightningDataModule):
     validation set (observed labels) are cut from it; a source may bring its own. Test images are
     used for nothing else. Without noise the labels are taken as the observed ones.
 
-    After `setup`:
-        labels, clean: ``(N,)`` int64 over the *full* training set; either may be ``UNKNOWN``.
-        train_index, val_index, meta_index: ascending rows of each part, in the full training set or
-            in the source's own part.
-        notes: what a user should know about the data, a sentence each.
-        unreadable: names and reasons of the images that were left out.
-
-    `Batch.index` is the row in the full training set, or in the part that the source brings.
+    After `setup`, ``notes`` says what a user should know about the data, a sentence each, and
+    ``unreadable`` names the images that were left out. `Batch.index` is the row in the full
+    training set, or in the part that the source brings.
 
     A size is a count (180), a share (0.1 or ``"10%"``) or a number of each class (``"20/class"``).
 
@@ -57,7 +52,7 @@ class NoisyLabelDataModule(LightningDataModule):
         meta_in_train: leave the meta images in the training set too, with their observed labels.
         num_unlabelled: training images whose labels are hidden, besides those that have none.
         unlabelled_order: ``mixed``: anywhere in an epoch; ``sequential``: after the labelled ones,
-            in batches of their own that are not augmented, as the published code does.
+            in batches of their own without augmentation, as published.
         duplicates: what to do about exact copies between the sets. ``drop`` leaves the copy in the
             later of train, validation, meta, test.
         on_bad_image: ``skip`` leaves unreadable images out before anything is drawn.
@@ -69,7 +64,7 @@ class NoisyLabelDataModule(LightningDataModule):
         num_workers: worker processes of each loader; None = as many as there are cores, at most 8.
             Images in memory need none.
         drop_last: leave out an epoch's last batch if it is short.
-        test_soft_labels: file of people's distributions over the classes of the test images, such as
+        test_soft_labels: file of people's label distributions for the test images, such as
             CIFAR-10H, to compare predictions with.
         verify: handed to a source that can check its files; None = it has no such choice.
         seed: seed of order and augmentation.
@@ -108,12 +103,7 @@ class NoisyLabelDataModule(LightningDataModule):
         data_seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(batch_size, batch_size if meta_batch_size is None else meta_batch_size) < 1:
-            raise ValueError(
-                f"Batch sizes must be at least 1, got {batch_size} and {meta_batch_size}."
-            )
-        if num_workers is not None and num_workers < 0:
-            raise ValueError(f"num_workers must not be negative, got {num_workers}.")
+        loading.check_batches(batch_size, meta_batch_size, num_workers)
         one_of("unlabelled_order", unlabelled_order, ("mixed", "sequential"))
         one_of("duplicates", duplicates, ("ignore", "report", "drop"))
         one_of("on_bad_image", on_bad_image, ("error", "skip"))
@@ -121,13 +111,13 @@ class NoisyLabelDataModule(LightningDataModule):
         self.info = info
         self.noise = noise
         self.cut = Cut(
-            num_meta=_size("num_meta", num_meta),
-            num_val=_size("num_val", num_val),
-            num_test=_size("num_test", num_test),
+            num_meta=size("num_meta", num_meta),
+            num_val=size("num_val", num_val),
+            num_test=size("num_test", num_test),
             meta_from=meta_from,
             meta_list=meta_list,
             meta_in_train=meta_in_train,
-            num_unlabelled=_size("num_unlabelled", num_unlabelled),
+            num_unlabelled=size("num_unlabelled", num_unlabelled),
         )
         self.unlabelled_order = unlabelled_order
         self.duplicates = duplicates
@@ -137,7 +127,7 @@ class NoisyLabelDataModule(LightningDataModule):
         self.meta_batch_size = meta_batch_size
         self.rate = rate
         self.augment = augment
-        self.num_workers = default_workers() if num_workers is None else num_workers
+        self.num_workers = loading.default_workers() if num_workers is None else num_workers
         self.drop_last = drop_last
         self.test_soft_labels = test_soft_labels
         self.verify = verify
@@ -154,7 +144,7 @@ class NoisyLabelDataModule(LightningDataModule):
         if self._parts is None:
             self._splits, self._parts = self._read()
         if not self.num_workers:
-            place(self._parts, self._device())
+            loading.place(self._parts, self._device())
 
     def _read(self) -> tuple[Splits, Partition]:
         splits = self.source() if self.verify is None else self.source(verify=self.verify)
@@ -169,12 +159,7 @@ class NoisyLabelDataModule(LightningDataModule):
         if self.duplicates != "ignore":
             parts, found = without_duplicates(parts, drop=self.duplicates == "drop")
             self.notes += found
-        labelled = len(parts.train) - int((parts.train.labels == UNKNOWN).sum())
-        if self.batch_size > labelled:
-            raise ValueError(
-                f"The batch size {self.batch_size} is larger than the training part, which has "
-                f"{labelled} labelled samples: lower batch_size, num_meta or num_val."
-            )
+        loading.check_batch_fits(self.batch_size, parts)
         return splits, parts
 
     @property
@@ -216,10 +201,7 @@ class NoisyLabelDataModule(LightningDataModule):
     @property
     def noise_rate(self) -> float | None:
         """Measured fraction of wrong labels in the training part; None if no class is known."""
-        part = self.parts.train
-        if not bool(((part.clean != UNKNOWN) & (part.labels != UNKNOWN)).any()):
-            return None
-        return noise_rate(part.labels, part.clean)
+        return self.parts.train.noise_rate
 
     def noise_record(self) -> NoiseRecord:
         """All that is needed to repeat this noise."""
@@ -234,26 +216,17 @@ class NoisyLabelDataModule(LightningDataModule):
 
     def train_dataloader(self) -> dict[str, DataLoader[Batch]]:
         """``{"train": …, "meta": …}``, equally long, going on where the trainer stands."""
-        part = self.parts.train
-        unlabelled = part.labels == UNKNOWN
-        order = TrainSampler(
-            part.index[~unlabelled],
+        order, meta_order = train_samplers(
+            self.parts,
             batch_size=self.batch_size,
+            meta_batch_size=self.meta_batch_size,
             seed=self.seed,
             step=self._finished_steps,
             drop_last=self.drop_last,
-            unlabelled=part.index[unlabelled],
             unlabelled_order=self.unlabelled_order,
         )
-        meta_order = MetaSampler(
-            self.meta_index,
-            batch_size=self.meta_batch_size or min(self.batch_size, len(self.meta_index)),
-            steps_per_epoch=len(order),
-            seed=self.seed,
-            step=self._finished_steps,
-        )
         return {
-            "train": self._loader(part.source, order),
+            "train": self._loader(self.parts.train.source, order),
             "meta": self._loader(self.parts.meta.source, meta_order),
         }
 
@@ -274,30 +247,31 @@ class NoisyLabelDataModule(LightningDataModule):
         """Further clean test sets, by name."""
         return {} if self._splits is None else self._splits.also_test
 
-    def also_test_dataloaders(self) -> dict[str, DataLoader[Batch]]:
-        """Further test sets, each in order, by name."""
-        return {name: self.in_order(whole(part)) for name, part in self.also_test.items()}
-
     def on_after_batch_transfer(
         self, batch: TrainBatch | Batch, dataloader_idx: int = 0
     ) -> TrainBatch | Batch:
         """Augment the training images of a training step, and normalise all images."""
+        trainer = self.trainer
+        dtype = torch.float32 if trainer is None else trainer.lightning_module.dtype
         if isinstance(batch, Batch):
-            return self._normalized(batch)
+            return normalized(batch, self.normalize, dtype)
         train = batch["train"]
-        if self.augment is not None and self.trainer is not None:
-            images = self.augment(
-                train.images, train.index, seed=self.seed, epoch=self.trainer.current_epoch
+        if self.augment is not None and trainer is not None:
+            train = augmented(
+                train,
+                self.augment,
+                seed=self.seed,
+                epoch=trainer.current_epoch,
+                spare_unlabelled=self.unlabelled_order == "sequential",
             )
-            if self.unlabelled_order == "sequential":  # as published: these are not augmented
-                unlabelled = (train.labels == UNKNOWN).view(-1, 1, 1, 1)
-                images = torch.where(unlabelled, train.images, images)
-            train = train._replace(images=images)
-        return {"train": self._normalized(train), "meta": self._normalized(batch["meta"])}
+        return {
+            "train": normalized(train, self.normalize, dtype),
+            "meta": normalized(batch["meta"], self.normalize, dtype),
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data: no positions, only which data they were."""
-        return {"name": self.info.name, "labels_sha256": self.parts.sha256()}
+        return self.parts.state(self.info.name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse a checkpoint of other data.
@@ -305,40 +279,22 @@ class NoisyLabelDataModule(LightningDataModule):
         Raises:
             ValueError: the checkpoint belongs to another data set, noise or split.
         """
-        if self._parts is None:
-            return
-        if state_dict["name"] != self.info.name:
-            raise ValueError(
-                f"The checkpoint was trained on {state_dict['name']}, the data set is "
-                f"{self.info.name}: choose the matching data set or start anew."
-            )
-        if state_dict["labels_sha256"] != self.parts.sha256():
-            raise ValueError(
-                f"The checkpoint was trained on {self.info.name} with other labels or another "
-                "split: use the same noise, rate, data_seed, num_meta and num_val, or start anew."
-            )
+        if self._parts is not None:
+            self._parts.check_state(state_dict, self.info.name)
 
     def _finished_steps(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_step
 
-    def _normalized(self, batch: Batch) -> Batch:
-        images = self.normalize(batch.images)
-        # Lightning has converted inputs to the model's precision before, when these were bytes.
-        if self.trainer is not None:
-            images = images.to(self.trainer.lightning_module.dtype)
-        return batch._replace(images=images)
-
     def in_order(self, part: Part) -> DataLoader[Batch]:
+        """All samples of a set in the order of their rows, once, never augmented."""
         return self._loader(part.source, torch.split(part.index, self.batch_size))
 
     def _loader(
         self, source: BatchSource, batches: Sampler[Tensor] | tuple[Tensor, ...]
     ) -> DataLoader[Batch]:
-        return batch_loader(source, batches, workers=self.num_workers, device=self._device())
+        return loading.batch_loader(
+            source, batches, workers=self.num_workers, device=self._device()
+        )
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
-
-
-def _size(name: str, value: int | float | str | None) -> SampleSize | None:
-    return None if value is None else SampleSize.parse(name, value)

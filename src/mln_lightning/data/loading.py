@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from mln_lightning.batch import Batch
+from mln_lightning.batch import UNKNOWN, Batch
 from mln_lightning.data.parts import BatchSource, Partition
 from mln_lightning.data.source import ImageArrays
 
@@ -22,6 +22,32 @@ def default_workers() -> int:
     if hasattr(os, "sched_getaffinity"):
         return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
     return min(_MOST_WORKERS, os.cpu_count() or 1)
+
+
+def check_batches(batch_size: int, meta_batch_size: int | None, num_workers: int | None) -> None:
+    """Refuse sizes that no loader can have.
+
+    Raises:
+        ValueError: says which.
+    """
+    if min(batch_size, batch_size if meta_batch_size is None else meta_batch_size) < 1:
+        raise ValueError(f"Batch sizes must be at least 1, got {batch_size} and {meta_batch_size}.")
+    if num_workers is not None and num_workers < 0:
+        raise ValueError(f"num_workers must not be negative, got {num_workers}.")
+
+
+def check_batch_fits(batch_size: int, parts: Partition) -> None:
+    """Refuse a batch that there are too few labelled training samples for.
+
+    Raises:
+        ValueError: says how many there are.
+    """
+    labelled = int((parts.train.labels != UNKNOWN).sum())
+    if batch_size > labelled:
+        raise ValueError(
+            f"The batch size {batch_size} is larger than the training part, which has {labelled} "
+            "labelled samples: lower batch_size, num_meta or num_val."
+        )
 
 
 def batch_loader(

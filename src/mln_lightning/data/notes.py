@@ -24,7 +24,7 @@ def notes(splits: Splits, parts: Partition, cut: Cut, unreadable: list[str]) -> 
     """
     lines = []
     if unreadable:
-        lines.append(f"{len(unreadable)} unreadable images are left out, see unreadable.txt")
+        lines.append(f"unreadable images left out: {len(unreadable)}, see unreadable.txt")
     if cut.meta_from == "test":
         lines.append(
             "the meta set is cut from the TEST set, as published: do not compare the accuracy with "
@@ -62,7 +62,7 @@ def without_duplicates(parts: Partition, *, drop: bool) -> tuple[Partition, list
     found = find_duplicates({n: (part.source.images, part.index) for n, part in sets.items()})
     what = "left out of the first" if drop else "duplicates=drop leaves them out of the first"
     lines = [
-        f"{count} images of the {earlier} set are in the {later} set too; {what}"
+        f"images of the {earlier} set that are in the {later} set too: {count}; {what}"
         for (earlier, later), count in found.across().items()
     ]
     if not drop or not lines:
@@ -75,9 +75,7 @@ def without_duplicates(parts: Partition, *, drop: bool) -> tuple[Partition, list
                 "none; mend the data, or use duplicates=report."
             )
     test = kept.get("test")
-    return replace(
-        parts, train=kept["train"], val=kept["val"], meta=kept["meta"], test=test
-    ), lines
+    return replace(parts, train=kept["train"], val=kept["val"], meta=kept["meta"], test=test), lines
 
 
 def _without(part: Part, rows: torch.Tensor) -> Part:

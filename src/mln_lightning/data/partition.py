@@ -93,7 +93,7 @@ def _test(
     rows = _trusted(splits.train, clean).nonzero().squeeze(1)
     size = cut.num_test
     if splits.meta is None:  # every class keeps a sample for the meta set
-        present, total = len(clean[rows].unique()), len(rows)
+        present, total = int((torch.bincount(clean[rows]) > 0).sum()), len(rows)
         draws = generator(data_seed, _RESERVE)
         _, free = stratified_split(clean[rows], present, generator=draws, every_class=True)
         rows = rows[free]

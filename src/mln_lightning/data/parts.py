@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from mln_lightning.batch import Batch
+from mln_lightning.batch import UNKNOWN, Batch
 from mln_lightning.data.source import LabeledImages
+from mln_lightning.noise.base import noise_rate
 
 
 class BatchSource(Dataset[Batch]):
@@ -58,6 +59,13 @@ class Part:
         """``(n,)`` int64 true classes of the rows, or ``UNKNOWN``; for metrics only."""
         return self.source.clean[self.index]
 
+    @property
+    def noise_rate(self) -> float | None:
+        """Measured fraction of wrong labels; None if no labelled sample's class is known."""
+        labels, clean = self.labels, self.clean
+        known = (labels != UNKNOWN) & (clean != UNKNOWN)
+        return noise_rate(labels, clean) if bool(known.any()) else None
+
 
 def whole(images: LabeledImages) -> Part:
     """All of a clean part of a data set."""
@@ -87,10 +95,27 @@ class Partition:
         parts = {"train": self.train, "val": self.val, "meta": self.meta}
         return parts if self.test is None else {**parts, "test": self.test}
 
-    def sha256(self) -> str:
-        """Checksum of the observed labels and of who sees which sample, 64 hexadecimal digits."""
+    def state(self, name: str) -> dict[str, str]:
+        """What a checkpoint remembers: the data set's name, and a checksum of who sees what."""
         digest = hashlib.sha256()
         indices = (part.index for part in (self.train, self.val, self.meta))
         for values in (self.train.source.labels, *indices):
             digest.update(values.numpy().astype("<i8").tobytes())
-        return digest.hexdigest()
+        return {"name": name, "labels_sha256": digest.hexdigest()}
+
+    def check_state(self, saved: Mapping[str, str], name: str) -> None:
+        """Refuse what `state` said of other data.
+
+        Raises:
+            ValueError: it was another data set, noise or split.
+        """
+        if saved["name"] != name:
+            raise ValueError(
+                f"The checkpoint was trained on {saved['name']}, the data set is {name}: choose "
+                "the matching data set or start anew."
+            )
+        if saved != self.state(name):
+            raise ValueError(
+                f"The checkpoint was trained on {name} with other labels or another split: use "
+                "the same noise, rate, data_seed, num_meta and num_val, or start anew."
+            )

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from mln_lightning.batch import UNKNOWN
+from mln_lightning.data.parts import Partition
 from mln_lightning.seeding import generator
 
 # Separate streams of one seed; 3 is the augmentation's.
@@ -194,6 +196,51 @@ def _check_processes(name: str, batch_size: int, rank: int, num_processes: int) 
             f"The {name} is that of all processes together and must be a multiple of their number, "
             f"got {batch_size} for {num_processes} processes."
         )
+
+
+def train_samplers(
+    parts: Partition,
+    *,
+    batch_size: int,
+    meta_batch_size: int | None,
+    seed: int,
+    step: Callable[[], int],
+    drop_last: bool,
+    unlabelled_order: Literal["mixed", "sequential"],
+) -> tuple[TrainSampler, MetaSampler]:
+    """The order of the training and of the meta samples, batch by batch.
+
+    Args:
+        parts: the sets.
+        batch_size: B.
+        meta_batch_size: b; None = B, but no more than there are meta samples.
+        seed: seed of both orders.
+        step: tells how many training steps are finished.
+        drop_last: leave out an epoch's last batch if it is short.
+        unlabelled_order: where samples without a label come.
+
+    Raises:
+        ValueError: a size is out of range.
+    """
+    train, meta = parts.train, parts.meta
+    unlabelled = train.labels == UNKNOWN
+    order = TrainSampler(
+        train.index[~unlabelled],
+        batch_size=batch_size,
+        seed=seed,
+        step=step,
+        drop_last=drop_last,
+        unlabelled=train.index[unlabelled],
+        unlabelled_order=unlabelled_order,
+    )
+    meta_order = MetaSampler(
+        meta.index,
+        batch_size=meta_batch_size or min(batch_size, len(meta)),
+        steps_per_epoch=len(order),
+        seed=seed,
+        step=step,
+    )
+    return order, meta_order
 
 
 def _share(batch: Tensor, rank: int, num_processes: int) -> Tensor:

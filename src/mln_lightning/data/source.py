@@ -186,7 +186,10 @@ class ImageArrays:
 
     @classmethod
     def from_numpy(
-        cls, images: ArrayLike | Tensor, labels: ArrayLike | Tensor, clean: ArrayLike | Tensor | None = None
+        cls,
+        images: ArrayLike | Tensor,
+        labels: ArrayLike | Tensor,
+        clean: ArrayLike | Tensor | None = None,
     ) -> ImageArrays:
         """Build from arrays in the usual layouts.
 
