@@ -139,10 +139,8 @@ def _pixels(findings: Findings) -> list[str]:
 
 
 def _size(part: PartFindings) -> str:
-    sizes = [f"{width} x {height}" for width, height in part.sizes]
-    text = sizes[0] if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
-    if len(sizes) == 3:
-        text += f", median {sizes[1]}"
+    low, median, high = (f"{width} x {height}" for width, height in part.sizes)
+    text = low if low == high else f"{low} to {high}, median {median}"
     if len(part.modes) == 1:
         return f"{text}, {next(iter(part.modes))}"
     modes = sorted(part.modes.items(), key=lambda mode: (-mode[1], mode[0]))
@@ -197,17 +195,18 @@ def _balance(findings: Findings) -> str:
 
 
 def _trusted(findings: Findings) -> str:
-    trusted, wanted, missing = findings.trusted, findings.wanted, findings.missing_trusted
-    rule = (
-        f"our tables go down to {FEWEST_TRUSTED}"
-        if wanted == FEWEST_TRUSTED
-        else f"the sizes asked for take {wanted}"
-    )
+    wanted, missing = findings.wanted, findings.missing_trusted
+    rule = f"{wanted.meta} for the meta set"
+    if wanted.meta == FEWEST_TRUSTED:
+        rule += ", the fewest we have measured"
+    if wanted.test:
+        rule += f", and {wanted.test} for the test set"
+    number = sum(wanted)
     if not int(missing.sum()):
-        return f"{int(trusted.min()):,} or more of each class; {rule}"
+        return f"{int(findings.trusted.min()):,} or more of each class, {number} wanted ({rule})"
     short = int((missing > 0).sum())
     return (
-        f"{short} {'class has' if short == 1 else 'classes have'} fewer than {wanted} ({rule}): "
+        f"{short} {'class has' if short == 1 else 'classes have'} fewer than {number} ({rule}): "
         f"verify {int(missing.sum()):,} more, {_listed(findings, missing)}"
     )
 

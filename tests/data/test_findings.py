@@ -143,20 +143,20 @@ def test_who_can_be_trusted() -> None:
 @pytest.mark.parametrize(
     ("num_meta", "num_test", "wanted"),
     [
-        (None, None, FEWEST_TRUSTED),
-        (3, None, FEWEST_TRUSTED),
-        (60, None, FEWEST_TRUSTED),
-        (61, None, 21),  # more than there are
-        ("20/class", None, 20),
-        ("2/class", None, 2),
-        ("20/class", "20%", 25),
-        (None, "50%", 2 * FEWEST_TRUSTED),
-        (None, 30, FEWEST_TRUSTED + 10),
-        (None, "4/class", FEWEST_TRUSTED + 4),
+        (None, None, (FEWEST_TRUSTED, 0)),
+        (3, None, (FEWEST_TRUSTED, 0)),
+        (60, None, (FEWEST_TRUSTED, 0)),
+        (61, None, (21, 0)),  # more than there are
+        ("20/class", None, (20, 0)),
+        ("2/class", None, (2, 0)),
+        ("20/class", "20%", (20, 5)),
+        (None, "50%", (FEWEST_TRUSTED, FEWEST_TRUSTED)),
+        (None, 30, (FEWEST_TRUSTED, 10)),
+        (None, "4/class", (FEWEST_TRUSTED, 4)),
     ],
 )
 def test_how_many_of_each_class_the_sizes_take(
-    num_meta: object, num_test: object, wanted: int
+    num_meta: object, num_test: object, wanted: tuple[int, int]
 ) -> None:
     sizes = {
         name: None if value is None else SampleSize.parse(name, value)

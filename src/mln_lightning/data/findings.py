@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -30,8 +31,8 @@ class PartFindings:
         images: how many, unreadable ones included.
         counts: ``(C,)`` int64 images of each observed label.
         unlabelled: images without a label.
-        sizes: width and height of the smallest, the median and the largest readable image by area,
-            or fewer where these are equal.
+        sizes: width and height of the smallest, the median and the largest readable image by area;
+            empty if there is none.
         modes: Pillow's name of the kind of pixels → images.
         unreadable: name and reason of each image that cannot be decoded.
     """
@@ -63,6 +64,18 @@ class Agreement:
     pairs: tuple[tuple[int, int, int], ...]
 
 
+class Wanted(NamedTuple):
+    """How many trusted images of each class there should be.
+
+    Attributes:
+        meta: for the meta set.
+        test: for a test set that is cut from them too.
+    """
+
+    meta: int
+    test: int
+
+
 @dataclass(frozen=True, eq=False)
 class Findings:
     """All of a data set.
@@ -73,7 +86,7 @@ class Findings:
         duplicates: exact copies among the readable images.
         agreement: of the training labels; None if no image has both.
         trusted: ``(C,)`` int64 images of each class that a meta set can be cut from.
-        wanted: so many of each class there should be, see `wanted_per_class`.
+        wanted: so many of each class there should be.
     """
 
     info: DatasetInfo
@@ -81,7 +94,7 @@ class Findings:
     duplicates: Duplicates
     agreement: Agreement | None
     trusted: Tensor
-    wanted: int
+    wanted: Wanted
 
     @property
     def imbalance(self) -> float:
@@ -95,7 +108,7 @@ class Findings:
     @property
     def missing_trusted(self) -> Tensor:
         """``(C,)`` int64 images of each class that are still to be verified."""
-        return (self.wanted - self.trusted).clamp(min=0)
+        return (self.wanted.meta + self.wanted.test - self.trusted).clamp(min=0)
 
 
 def look(
@@ -187,12 +200,12 @@ def agreement(observed: Tensor, clean: Tensor, num_classes: int) -> Agreement | 
     )
 
 
-def wanted_per_class(splits: Splits, cut: Cut, trusted: Tensor) -> int:
+def wanted_per_class(splits: Splits, cut: Cut, trusted: Tensor) -> Wanted:
     """How many trusted images of each class the sizes asked for take.
 
     A meta set of n of each class takes n; one that is larger than what there is takes its share
     of each class; any other takes `FEWEST_TRUSTED`, the fewest with which we know the methods to
-    work. What is cut off for a test set comes on top.
+    work.
 
     Args:
         splits: parts of the data set.
@@ -200,18 +213,17 @@ def wanted_per_class(splits: Splits, cut: Cut, trusted: Tensor) -> int:
         trusted: ``(C,)`` int64 trusted images of each class.
     """
     total, classes = int(trusted.sum()), len(trusted)
-    size = cut.num_meta
-    wanted = FEWEST_TRUSTED
+    size, test = cut.num_meta, cut.num_test
+    meta = FEWEST_TRUSTED
     if size is not None and size.unit == "of each class":
-        wanted = int(size.amount)
+        meta = int(size.amount)
     elif size is not None and (count := size.count(total, classes)) > total:
-        wanted = math.ceil(count / classes)
-    test = cut.num_test
+        meta = math.ceil(count / classes)
     if test is None or splits.test is not None or splits.meta is not None:
-        return wanted
+        return Wanted(meta, 0)
     if test.unit == "share":
-        return math.ceil(round(wanted / (1 - test.amount), 9))
-    return wanted + math.ceil(test.count(total, classes) / classes)
+        return Wanted(meta, math.ceil(round(meta * test.amount / (1 - test.amount), 9)))
+    return Wanted(meta, math.ceil(test.count(total, classes) / classes))
 
 
 def wilson(hits: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
@@ -233,14 +245,13 @@ def _part(images: LabeledImages, scan: Scan, info: DatasetInfo) -> PartFindings:
     area = (scan.width * scan.height)[rows]
     ranked = rows[area.argsort(stable=True)]
     chosen = [ranked[0], ranked[(len(rows) - 1) // 2], ranked[-1]] if len(rows) else []
-    sizes = dict.fromkeys((int(scan.width[row]), int(scan.height[row])) for row in chosen)
     labels = images.labels
     described = labels[(labels >= 0) & (labels < info.num_classes)]  # others are refused elsewhere
     return PartFindings(
         images=len(images),
         counts=described.bincount(minlength=info.num_classes),
         unlabelled=int((labels == UNKNOWN).sum()),
-        sizes=tuple(sizes),
+        sizes=tuple((int(scan.width[row]), int(scan.height[row])) for row in chosen),
         modes=Counter(scan.modes[row] for row in rows.tolist()),
         unreadable=tuple((images.name(row), scan.problems[row]) for row in sorted(scan.problems)),
     )
