@@ -36,7 +36,7 @@ def findings(
         name: Scan(
             torch.arange(len(part)) + 4,
             torch.full((len(part),), 4),
-            ["L"] * len(part),
+            {"L": len(part)},
             problems or {} if name == "train" else {},
         )
         for name, part in splits.parts().items()
@@ -67,8 +67,10 @@ ANIMALS = ("ant", "bee", "cat")
 def test_labels_of_which_nothing_is_known() -> None:
     found = findings(Splits(images([0, 1, 2])), ANIMALS)
     assert "is not known; 100 images" in lines(found)["labels"]
-    assert lines(found)["trusted"].startswith("3 classes have fewer than 6")
-    assert lines(found)["trusted"].endswith("verify 18 more, ant 6, bee 6, cat 6")
+    assert lines(found)["trusted"] == (
+        "3 classes have fewer than 6, the fewest we have measured; verify 18 more: ant 6, bee 6, "
+        "cat 6"
+    )
 
 
 def test_labels_of_which_some_are_verified() -> None:
@@ -126,10 +128,10 @@ def test_missing_sets_and_how_to_get_them() -> None:
 
 def test_unreadable_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    bad = {1: "it is truncated", 2: "it is empty", 3: "it is text", 4: "it is gone"}
+    bad = {1: "a.png: truncated", 2: "b.png: empty", 3: "c.png: no image", 4: "d.png: gone"}
     found = findings(Splits(images([0, 1, 2, 0, 1])), ANIMALS, bad)
     assert lines(found, listed=tmp_path / "bad.txt")["unreadable"] == (
-        "row 1: it is truncated; row 2: it is empty; row 3: it is text; …; all in bad.txt"
+        "a.png: truncated; b.png: empty; c.png: no image; …; all in bad.txt"
     )
     assert "unreadable │     4" in printed(found)
 

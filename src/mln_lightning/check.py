@@ -161,16 +161,14 @@ def scan_all(splits: Splits, *, workers: int, console: Console) -> dict[str, Sca
 
 
 def write_unreadable(findings: Findings, job: Job) -> Path:
-    """List the unreadable images of all parts, one in a line: part, name and reason.
+    """List the unreadable images of all parts, one in a line after the part's name and a tab.
 
     Returns:
         the file, in the folder ``outputs``.
     """
     path = _OUTPUTS / f"unreadable-{job.choices['dataset']}.txt"
     lines = [
-        f"{name}\t{image}\t{reason}\n"
-        for name, part in findings.parts.items()
-        for image, reason in part.unreadable
+        f"{name}\t{image}\n" for name, part in findings.parts.items() for image in part.unreadable
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, "".join(lines))

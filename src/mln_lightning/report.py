@@ -149,8 +149,8 @@ def _size(part: PartFindings) -> str:
 
 def _unreadable(findings: Findings, listed: Path) -> str:
     bad = [entry for part in findings.parts.values() for entry in part.unreadable]
-    examples = "; ".join(f"{name}: {reason}" for name, reason in bad[:_EXAMPLES])
-    return f"{examples}; {'…; ' if len(bad) > _EXAMPLES else ''}all in {shown(listed)}"
+    examples = [*bad[:_EXAMPLES], *(["…"] if len(bad) > _EXAMPLES else [])]
+    return f"{'; '.join(examples)}; all in {shown(listed)}"
 
 
 def _labels(findings: Findings, noise: str | None) -> list[str]:
@@ -196,18 +196,16 @@ def _balance(findings: Findings) -> str:
 
 def _trusted(findings: Findings) -> str:
     wanted, missing = findings.wanted, findings.missing_trusted
-    rule = f"{wanted.meta} for the meta set"
-    if wanted.meta == FEWEST_TRUSTED:
-        rule += ", the fewest we have measured"
+    why = ", the fewest we have measured" if wanted.meta == FEWEST_TRUSTED else ""
+    rule = f"{sum(wanted)}{why}"
     if wanted.test:
-        rule += f", and {wanted.test} for the test set"
-    number = sum(wanted)
+        rule = f"{sum(wanted)} ({wanted.meta} for the meta set{why}, {wanted.test} to test on)"
     if not int(missing.sum()):
-        return f"{int(findings.trusted.min()):,} or more of each class, {number} wanted ({rule})"
+        return f"{int(findings.trusted.min()):,} or more of each class; wanted are {rule}"
     short = int((missing > 0).sum())
     return (
-        f"{short} {'class has' if short == 1 else 'classes have'} fewer than {number} ({rule}): "
-        f"verify {int(missing.sum()):,} more, {_listed(findings, missing)}"
+        f"{short} {'class has' if short == 1 else 'classes have'} fewer than {rule}; verify "
+        f"{int(missing.sum()):,} more: {_listed(findings, missing)}"
     )
 
 

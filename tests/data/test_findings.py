@@ -41,7 +41,7 @@ def arrays(
 
 def scanned(images: ImageArrays, problems: dict[int, str] | None = None) -> Scan:
     size = torch.full((len(images),), 4)
-    return Scan(size, size, ["L"] * len(images), problems or {})
+    return Scan(size, size, {"L": len(images)}, problems or {})
 
 
 def found(splits: Splits, cut: Cut | None = None, scans: dict[str, Scan] | None = None) -> Findings:
@@ -80,13 +80,13 @@ def test_sizes_and_modes_are_those_of_the_readable_images() -> None:
     scan = Scan(
         torch.tensor([10, 40, 0, 20, 30]),
         torch.tensor([10, 10, 0, 50, 10]),
-        ["L", "RGB", "", "RGB", "RGB"],
-        {2: "it is truncated"},
+        {"RGB": 3, "L": 1},
+        {2: "row 2: it is truncated"},
     )
     part = found(Splits(train), scans={"train": scan}).parts["train"]
     assert part.sizes == ((10, 10), (30, 10), (20, 50))
     assert part.modes == {"L": 1, "RGB": 3}
-    assert part.unreadable == (("row 2", "it is truncated"),)
+    assert part.unreadable == ("row 2: it is truncated",)
     assert part.counts.tolist() == [2, 2, 1]
 
 

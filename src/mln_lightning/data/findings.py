@@ -33,8 +33,8 @@ class PartFindings:
         unlabelled: images without a label.
         sizes: width and height of the smallest, the median and the largest readable image by area;
             empty if there is none.
-        modes: Pillow's name of the kind of pixels → images.
-        unreadable: name and reason of each image that cannot be decoded.
+        modes: Pillow's name of the kind of pixels → readable images.
+        unreadable: "name: reason" of each image that cannot be used.
     """
 
     images: int
@@ -42,7 +42,7 @@ class PartFindings:
     unlabelled: int
     sizes: tuple[tuple[int, int], ...]
     modes: Mapping[str, int]
-    unreadable: tuple[tuple[str, str], ...]
+    unreadable: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -252,8 +252,8 @@ def _part(images: LabeledImages, scan: Scan, info: DatasetInfo) -> PartFindings:
         counts=described.bincount(minlength=info.num_classes),
         unlabelled=int((labels == UNKNOWN).sum()),
         sizes=tuple((int(scan.width[row]), int(scan.height[row])) for row in chosen),
-        modes=Counter(scan.modes[row] for row in rows.tolist()),
-        unreadable=tuple((images.name(row), scan.problems[row]) for row in sorted(scan.problems)),
+        modes=scan.modes,
+        unreadable=tuple(scan.problems[row] for row in sorted(scan.problems)),
     )
 
 
