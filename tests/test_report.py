@@ -7,7 +7,6 @@ import pytest
 import torch
 from rich.console import Console
 
-from mln_lightning.batch import UNKNOWN
 from mln_lightning.data import DatasetInfo, ImageArrays, Splits
 from mln_lightning.data.cut import Cut
 from mln_lightning.data.findings import Findings, look
@@ -41,13 +40,11 @@ def findings(
         )
         for name, part in splits.parts().items()
     }
-    labels, clean = splits.train.labels, splits.train.clean
-    clean = torch.full_like(labels, UNKNOWN) if clean is None else clean
-    return look(splits, scans, info, Cut(), used=splits, observed=labels, clean=clean)
+    return look(splits, scans, info, Cut(), used=splits)
 
 
 def lines(found: Findings, cut: Cut | None = None, **options: object) -> dict[str, str]:
-    told = {"noise": None, "sets": None, "listed": None} | options
+    told = {"noise": None, "dropped": False, "sets": None, "listed": None} | options
     texts: dict[str, str] = {}
     for keyword, text in facts(found, cut or Cut(), **told):
         texts[keyword] = f"{texts[keyword]}\n{text}" if keyword in texts else text
@@ -56,7 +53,9 @@ def lines(found: Findings, cut: Cut | None = None, **options: object) -> dict[st
 
 def printed(found: Findings) -> str:
     console = Console(file=io.StringIO(), width=80, highlight=False)
-    for part in screen(found, facts(found, Cut(), noise=None, sets=None, listed=None)):
+    for part in screen(
+        found, facts(found, Cut(), noise=None, dropped=False, sets=None, listed=None)
+    ):
         console.print(part)
     return console.file.getvalue()
 
@@ -110,11 +109,12 @@ def test_duplicates_and_what_to_do_about_them() -> None:
     train = images([0, 1, 2, 0, 1], repeats=1)
     found = findings(Splits(train, test=train.select(torch.tensor([1, 2]))), ANIMALS)
     assert lines(found)["duplicates"].splitlines() == [
-        "2 images of train are in test too (row 1 = row 0); dataset.duplicates=drop leaves them "
-        "out of train",
-        "1 images of train repeat others of train",
-        "1 images occur with different labels",
+        "images of train that are in test too: 2 (row 1 = row 0); dataset.duplicates=drop leaves "
+        "them out of train",
+        "images of train that repeat others of train: 1",
+        "images that occur with different labels: 1",
     ]
+    assert "; they are left out of train\n" in lines(found, dropped=True)["duplicates"]
     assert lines(findings(Splits(images([0, 1, 2])), ANIMALS))["duplicates"] == "no exact copies"
 
 

@@ -10,6 +10,7 @@ import shlex
 import sys
 from argparse import ArgumentParser
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -95,7 +96,7 @@ def report(job: Job) -> list[str]:
     """
     from hydra.utils import instantiate  # the first of those that import torch
 
-    from mln_lightning.data.findings import given_labels, look, without_unreadable
+    from mln_lightning.data.findings import look, without_unreadable
     from mln_lightning.report import WIDTH, facts, screen
 
     console = Console(highlight=False)
@@ -103,43 +104,69 @@ def report(job: Job) -> list[str]:
     build = instantiate(job.cfg.dataset, _partial_=True)
     noise = instantiate(job.cfg.noise)
     data: NoisyLabelDataModule = build(noise=noise)
-    splits = data.source() if data.verify is None else data.source(verify=data.verify)
+    with waiting(console, "reading"):
+        splits = data.source() if data.verify is None else data.source(verify=data.verify)
     scans = scan_all(splits, workers=data.num_workers, console=console)
     unreadable = sum(len(scan.problems) for scan in scans.values())
 
     problems = []
     if unreadable and data.on_bad_image == "error":
         problems.append(
-            f"{unreadable:,} images cannot be read: mend them, or leave them out with "
+            f"unreadable images: {unreadable:,}; mend them, or leave them out with "
             "dataset.on_bad_image=skip"
         )
-    # What the run will do with these parts, but for what it writes or what was done here already.
     used = without_unreadable(splits, scans) if data.on_bad_image == "skip" else splits
-    alone = {"verify": None, "cache_dir": None, "duplicates": "ignore", "on_bad_image": "error"}
-    trial: NoisyLabelDataModule = build(noise=noise, source=lambda: used, **alone)
-    observed, clean = given_labels(used.train)
-    sets = None
-    try:
-        trial.setup("fit")
-    except Exception as error:
-        text = sentence(error)
-        if text is None:
-            raise
-        problems.append(text)
-    else:
-        observed, clean = trial.labels, trial.clean
-        sets = {name: len(part) for name, part in trial.parts.named().items()}
-    findings = look(splits, scans, data.info, data.cut, used=used, observed=observed, clean=clean)
+    # The rest of what a run does, but for what it would write or has been done here.
+    trial: NoisyLabelDataModule = build(
+        noise=noise,
+        source=lambda: used,
+        verify=None,
+        cache_dir=None,
+        on_bad_image="error",
+        duplicates="drop" if data.duplicates == "drop" else "ignore",
+    )
+    with waiting(console, "comparing"):
+        problem = try_out(trial)
+        findings = look(
+            splits,
+            scans,
+            data.info,
+            data.cut,
+            used=used,
+            labels=None if problem else (trial.labels, trial.clean),
+        )
     known = facts(
         findings,
         data.cut,
         noise=None if noise is None else _noise_option(job),
-        sets=sets,
+        dropped=data.duplicates == "drop",
+        sets=None if problem else {name: len(part) for name, part in trial.parts.named().items()},
         listed=write_unreadable(findings, job) if unreadable else None,
     )
     for part in screen(findings, known):
         console.print(part)
-    return problems
+    return problems if problem is None else [*problems, problem]
+
+
+def try_out(data: NoisyLabelDataModule) -> str | None:
+    """Set up the data as a run does.
+
+    Returns:
+        what a run would say of it; None if all is well.
+    """
+    try:
+        data.setup("fit")
+    except Exception as error:
+        text = sentence(error)
+        if text is None:
+            raise
+        return text
+    return None
+
+
+def waiting(console: Console, what: str) -> AbstractContextManager[object]:
+    """Show on a terminal that something takes its time."""
+    return console.status(what) if console.is_terminal else nullcontext()
 
 
 def scan_all(splits: Splits, *, workers: int, console: Console) -> dict[str, Scan]:

@@ -104,6 +104,7 @@ def facts(
     cut: Cut,
     *,
     noise: str | None,
+    dropped: bool,
     sets: Mapping[str, int] | None,
     listed: Path | None,
 ) -> Facts:
@@ -113,6 +114,7 @@ def facts(
         findings: of a data set.
         cut: sizes asked for.
         noise: what puts noise on the labels, as on the command line; None = nothing does.
+        dropped: whether copies are left out of the earlier of two parts.
         sets: images of each set that a run makes of the data; None if it cannot.
         listed: the file that names all unreadable images; None = there are none.
     """
@@ -122,7 +124,7 @@ def facts(
     rows += [("labels", text) for text in _labels(findings, noise)]
     rows.append(("balance", _balance(findings)))
     rows.append(("trusted", _trusted(findings)))
-    rows += [("duplicates", text) for text in _copies(findings.duplicates)]
+    rows += [("duplicates", text) for text in _copies(findings.duplicates, dropped)]
     rows += [("missing", text) for text in _missing(findings, cut)]
     if sets is not None:
         rows.append(("sets", ", ".join(f"{name} {size:,}" for name, size in sets.items())))
@@ -223,7 +225,7 @@ def _listed(findings: Findings, counts: Tensor, *, numbers: bool = True) -> str:
     return ", ".join(words)
 
 
-def _copies(duplicates: Duplicates) -> list[str]:
+def _copies(duplicates: Duplicates, dropped: bool) -> list[str]:
     texts = []
     for (earlier, later), count in duplicates.across().items():
         first, second = next(
@@ -233,14 +235,15 @@ def _copies(duplicates: Duplicates) -> list[str]:
             for other in group
             if (place.part, other.part) == (earlier, later)
         )
+        done = "they are left" if dropped else "dataset.duplicates=drop leaves them"
         texts.append(
-            f"{count:,} images of {earlier} are in {later} too ({first} = {second}); "
-            f"dataset.duplicates=drop leaves them out of {earlier}"
+            f"images of {earlier} that are in {later} too: {count:,} ({first} = {second}); "
+            f"{done} out of {earlier}"
         )
     for part, count in duplicates.within().items():
-        texts.append(f"{count:,} images of {part} repeat others of {part}")
+        texts.append(f"images of {part} that repeat others of {part}: {count:,}")
     if duplicates.conflicts:
-        texts.append(f"{duplicates.conflicts:,} images occur with different labels")
+        texts.append(f"images that occur with different labels: {duplicates.conflicts:,}")
     return texts or ["no exact copies"]
 
 

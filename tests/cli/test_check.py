@@ -157,7 +157,7 @@ def test_unreadable_images_stop_it_and_are_listed(
     captured = capsys.readouterr()
     assert "│ unreadable │     3 │" in captured.out
     assert captured.err.startswith(
-        "Not ready to train:\n3 images cannot be read: mend them, or leave them out with "
+        "Not ready to train:\nunreadable images: 3; mend them, or leave them out with "
         "dataset.on_bad_image=skip\n"
     )
     listed = (outputs / "unreadable-animals.txt").read_text().splitlines()
@@ -186,9 +186,9 @@ def test_copies_of_test_images(look: Call, photos: Path, capsys: Screen) -> None
     save(photos / "train" / "cat" / "copy.png", 100)  # a bee
     assert look(*OWN) == 0
     screen = told(capsys)
-    assert "3 images of train are in test too (ant/00.png = ant/0.png)" in screen
-    assert "1 images of train repeat others of train" in screen
-    assert "1 images occur with different labels" in screen
+    assert "images of train that are in test too: 3 (ant/00.png = ant/0.png)" in screen
+    assert "images of train that repeat others of train: 1" in screen
+    assert "images that occur with different labels: 1" in screen
 
 
 def test_verified_labels_that_disagree(look: Call, photos: Path, capsys: Screen) -> None:

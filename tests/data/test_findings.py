@@ -47,16 +47,7 @@ def scanned(images: ImageArrays, problems: dict[int, str] | None = None) -> Scan
 def found(splits: Splits, cut: Cut | None = None, scans: dict[str, Scan] | None = None) -> Findings:
     scans = scans or {name: scanned(part) for name, part in splits.parts().items()}
     used = without_unreadable(splits, scans)
-    labels, clean = used.train.labels, used.train.clean
-    return look(
-        splits,
-        scans,
-        INFO,
-        cut or Cut(),
-        used=used,
-        observed=labels,
-        clean=torch.full_like(labels, UNKNOWN) if clean is None else clean,
-    )
+    return look(splits, scans, INFO, cut or Cut(), used=used)
 
 
 def test_parts_and_their_classes() -> None:
@@ -73,6 +64,19 @@ def test_parts_and_their_classes() -> None:
     assert findings.imbalance == math.inf
     assert found(Splits(arrays([0, 1, 1, 2, 2, 2]))).imbalance == 3
     assert found(Splits(arrays([-1, -1]))).imbalance == 1
+
+
+def test_labels_with_noise_are_compared_instead() -> None:
+    train = arrays([0, 1, 2])
+    scans = {"train": scanned(train)}
+    noisy = torch.tensor([0, 1, 1])
+    findings = look(
+        Splits(train), scans, INFO, Cut(), used=Splits(train), labels=(noisy, train.labels)
+    )
+    assert findings.agreement is not None
+    assert findings.agreement.pairs == ((2, 1, 1),)
+    assert findings.trusted.tolist() == [1, 1, 1]
+    assert findings.parts["train"].counts.tolist() == [1, 1, 1]
 
 
 def test_sizes_and_modes_are_those_of_the_readable_images() -> None:

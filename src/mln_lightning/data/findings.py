@@ -118,8 +118,7 @@ def look(
     cut: Cut,
     *,
     used: Splits,
-    observed: Tensor,
-    clean: Tensor,
+    labels: tuple[Tensor, Tensor] | None = None,
 ) -> Findings:
     """Count and compare everything that the parts of a data set show.
 
@@ -129,8 +128,8 @@ def look(
         info: description of the data set.
         cut: sizes asked for.
         used: the same parts, perhaps `without_unreadable` images, N of them for training.
-        observed: ``(N,)`` int64 training labels, noise included, or ``UNKNOWN``.
-        clean: ``(N,)`` int64 true classes of the training images, or ``UNKNOWN``.
+        labels: ``(N,)`` int64 labels of the training images, noise included, and their true
+            classes, or ``UNKNOWN``; None = as the source gives them.
 
     Raises:
         OSError: an image's file cannot be read any more.
@@ -139,6 +138,7 @@ def look(
     ordered = [name for name in _ORDER if name in parts]
     ordered += [name for name in parts if name not in _ORDER]
     readable = {name: (parts[name], readable_rows(scans[name])) for name in ordered}
+    observed, clean = labels or _given_labels(used.train)
     trusted = _trusted(used, info, cut, clean)
     return Findings(
         info=info,
@@ -164,12 +164,6 @@ def without_unreadable(splits: Splits, scans: Mapping[str, Scan]) -> Splits:
         return part.select(readable_rows(scans[name])) if scans[name].problems else part
 
     return splits.each(keep)
-
-
-def given_labels(images: LabeledImages) -> tuple[Tensor, Tensor]:
-    """``(N,)`` int64 labels and true classes as the source tells them, or ``UNKNOWN``."""
-    unknown = torch.full_like(images.labels, UNKNOWN)
-    return images.labels, unknown if images.clean is None else images.clean
 
 
 def agreement(observed: Tensor, clean: Tensor, num_classes: int) -> Agreement | None:
@@ -238,6 +232,11 @@ def wilson(hits: int, trials: int, z: float = 1.959964) -> tuple[float, float]:
     centre = (share + weight / 2) / (1 + weight)
     half = math.sqrt(share * (1 - share) * weight + weight * weight / 4) / (1 + weight)
     return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _given_labels(images: LabeledImages) -> tuple[Tensor, Tensor]:
+    unknown = torch.full_like(images.labels, UNKNOWN)
+    return images.labels, unknown if images.clean is None else images.clean
 
 
 def _part(images: LabeledImages, scan: Scan, info: DatasetInfo) -> PartFindings:
