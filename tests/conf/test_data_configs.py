@@ -18,6 +18,7 @@ ROOT = f"""
 defaults:
   - _self_
   - noise: sym
+  - model/network: small_cnn
   - data@dataset: default
   - dataset: digits
 rate: 0.4
@@ -68,6 +69,8 @@ def test_every_pair_builds(composed, dataset, noise):
     else:
         assert off_diagonal.tolist() == [0.0] * module.info.num_classes
     pool, classes = module.info.num_train, module.info.num_classes
+    if pool is None:
+        return
     num_meta = module.cut.num_meta.count(pool, classes)
     assert num_meta >= classes
     assert num_meta + module.cut.num_val.count(pool, classes) + module.batch_size <= pool

@@ -1,13 +1,15 @@
 """Data: labelled images, splits, batches that can be resumed, and the data module."""
 
-from mln_lightning.data.augment import Normalize, RandomCropFlip
+from mln_lightning.data.augment import Augment, Normalize, RandomCropFlip
 from mln_lightning.data.datamodule import NoisyLabelDataModule
 from mln_lightning.data.encoded import EncodedImages, ImageFiles, ImageFormat, ImageStore
 from mln_lightning.data.sampler import MetaSampler, TrainSampler
 from mln_lightning.data.source import DatasetInfo, ImageArrays, LabeledImages, Splits
 from mln_lightning.data.split import stratified_split
+from mln_lightning.data.strong import StrongAugment
 
 __all__ = [
+    "Augment",
     "DatasetInfo",
     "EncodedImages",
     "ImageArrays",
@@ -20,6 +22,7 @@ __all__ = [
     "Normalize",
     "RandomCropFlip",
     "Splits",
+    "StrongAugment",
     "TrainSampler",
     "stratified_split",
 ]

@@ -252,7 +252,7 @@ class NoisyLabelDataModule(LightningDataModule):
     ) -> TrainBatch | Batch:
         """Augment the training images of a training step, and normalise all images."""
         trainer = self.trainer
-        dtype = torch.float32 if trainer is None else trainer.lightning_module.dtype
+        dtype = None if trainer is None else trainer.lightning_module.dtype
         if isinstance(batch, Batch):
             return normalized(batch, self.normalize, dtype)
         train = batch["train"]
@@ -264,10 +264,8 @@ class NoisyLabelDataModule(LightningDataModule):
                 epoch=trainer.current_epoch,
                 spare_unlabelled=self.unlabelled_order == "sequential",
             )
-        return {
-            "train": normalized(train, self.normalize, dtype),
-            "meta": normalized(batch["meta"], self.normalize, dtype),
-        }
+        meta = normalized(batch["meta"], self.normalize, dtype)
+        return TrainBatch(train=normalized(train, self.normalize, dtype), meta=meta)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data: no positions, only which data they were."""

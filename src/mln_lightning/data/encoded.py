@@ -14,7 +14,7 @@ from torch import Tensor
 
 from mln_lightning.data.decode import Decoded, ImageError, decode
 from mln_lightning.data.image_format import ImageFormat
-from mln_lightning.data.source import check_labels, check_trusted
+from mln_lightning.data.layout import check_labels, check_trusted
 
 __all__ = ["EncodedImages", "ImageFiles", "ImageFormat", "ImageStore"]
 

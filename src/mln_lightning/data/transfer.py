@@ -27,7 +27,8 @@ def augmented(
     return batch._replace(images=images)
 
 
-def normalized(batch: Batch, normalize: Normalize, dtype: torch.dtype) -> Batch:
-    """Images as the network wants them, ``(B, K, H, W)`` of ``dtype``."""
+def normalized(batch: Batch, normalize: Normalize, dtype: torch.dtype | str | None) -> Batch:
+    """Images as the network wants them, ``(B, K, H, W)``; None = float32."""
+    images = normalize(batch.images)
     # Lightning has converted inputs to the model's precision before, when these were bytes.
-    return batch._replace(images=normalize(batch.images).to(dtype))
+    return batch._replace(images=images.to(dtype) if isinstance(dtype, torch.dtype) else images)
