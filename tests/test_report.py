@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,7 @@ def findings(
 
 
 def lines(found: Findings, cut: Cut | None = None, **options: object) -> dict[str, str]:
-    told = {"noise": None, "dropped": False, "sets": None, "listed": None} | options
+    told = {"noise": None, "dropped": False, "listed": None} | options
     texts: dict[str, str] = {}
     for keyword, text in facts(found, cut or Cut(), **told):
         texts[keyword] = f"{texts[keyword]}\n{text}" if keyword in texts else text
@@ -53,9 +54,7 @@ def lines(found: Findings, cut: Cut | None = None, **options: object) -> dict[st
 
 def printed(found: Findings) -> str:
     console = Console(file=io.StringIO(), width=80, highlight=False)
-    for part in screen(
-        found, facts(found, Cut(), noise=None, dropped=False, sets=None, listed=None)
-    ):
+    for part in screen(found, facts(found, Cut(), noise=None, dropped=False, listed=None)):
         console.print(part)
     return console.file.getvalue()
 
@@ -138,7 +137,9 @@ def test_unreadable_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_sets_of_a_run() -> None:
     found = findings(Splits(images([0, 1, 2])), ANIMALS)
-    assert lines(found, sets={"train": 5000, "meta": 10})["sets"] == "train 5,000, meta 10"
+    assert "sets" not in lines(found)
+    found = replace(found, sets={"train": 5000, "meta": 10})
+    assert lines(found)["sets"] == "train 5,000, meta 10"
 
 
 @pytest.mark.parametrize("num_classes", [2, 10, 12, 13, 1000])

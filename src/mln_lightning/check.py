@@ -127,20 +127,13 @@ def report(job: Job) -> list[str]:
     )
     with waiting(console, "comparing"):
         problem = try_out(trial)
-        findings = look(
-            splits,
-            scans,
-            data.info,
-            data.cut,
-            used=used,
-            labels=None if problem else (trial.labels, trial.clean),
-        )
+        sets = None if problem else trial.parts
+        findings = look(splits, scans, data.info, data.cut, used=used, sets=sets)
     known = facts(
         findings,
         data.cut,
         noise=None if noise is None else _noise_option(job),
         dropped=data.duplicates == "drop",
-        sets=None if problem else {name: len(part) for name, part in trial.parts.named().items()},
         listed=write_unreadable(findings, job) if unreadable else None,
     )
     for part in screen(findings, known):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 from rich import box
@@ -105,7 +104,6 @@ def facts(
     *,
     noise: str | None,
     dropped: bool,
-    sets: Mapping[str, int] | None,
     listed: Path | None,
 ) -> Facts:
     """What a user should know, and can do about it.
@@ -115,7 +113,6 @@ def facts(
         cut: sizes asked for.
         noise: what puts noise on the labels, as on the command line; None = nothing does.
         dropped: whether copies are left out of the earlier of two parts.
-        sets: images of each set that a run makes of the data; None if it cannot.
         listed: the file that names all unreadable images; None = there are none.
     """
     rows = [("pixels", text) for text in _pixels(findings)]
@@ -126,8 +123,9 @@ def facts(
     rows.append(("trusted", _trusted(findings)))
     rows += [("duplicates", text) for text in _copies(findings.duplicates, dropped)]
     rows += [("missing", text) for text in _missing(findings, cut)]
-    if sets is not None:
-        rows.append(("sets", ", ".join(f"{name} {size:,}" for name, size in sets.items())))
+    if findings.sets:
+        sets = ", ".join(f"{name} {size:,}" for name, size in findings.sets.items())
+        rows.append(("sets", sets))
     return rows
 
 

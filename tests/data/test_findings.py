@@ -20,6 +20,7 @@ from mln_lightning.data.findings import (
     wilson,
     without_unreadable,
 )
+from mln_lightning.data.parts import BatchSource, Part, Partition
 from mln_lightning.data.scan import Scan
 from mln_lightning.seeding import generator
 from mln_lightning.sizes import SampleSize
@@ -68,15 +69,15 @@ def test_parts_and_their_classes() -> None:
 
 def test_labels_with_noise_are_compared_instead() -> None:
     train = arrays([0, 1, 2])
-    scans = {"train": scanned(train)}
-    noisy = torch.tensor([0, 1, 1])
-    findings = look(
-        Splits(train), scans, INFO, Cut(), used=Splits(train), labels=(noisy, train.labels)
-    )
+    part = Part(BatchSource(train, torch.tensor([0, 1, 1]), train.labels), torch.arange(2))
+    sets = Partition(train=part, val=part, meta=part, test=None)
+    splits = Splits(train)
+    findings = look(splits, {"train": scanned(train)}, INFO, Cut(), used=splits, sets=sets)
     assert findings.agreement is not None
     assert findings.agreement.pairs == ((2, 1, 1),)
     assert findings.trusted.tolist() == [1, 1, 1]
     assert findings.parts["train"].counts.tolist() == [1, 1, 1]
+    assert findings.sets == {"train": 2, "val": 2, "meta": 2}
 
 
 def test_sizes_and_modes_are_those_of_the_readable_images() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.data.cut import Cut
 from mln_lightning.data.duplicates import Duplicates, find_duplicates
+from mln_lightning.data.parts import Partition
 from mln_lightning.data.scan import Scan
 from mln_lightning.data.source import DatasetInfo, LabeledImages, Splits
 
@@ -87,6 +88,7 @@ class Findings:
         agreement: of the training labels; None if no image has both.
         trusted: ``(C,)`` int64 images of each class that a meta set can be cut from.
         wanted: so many of each class there should be.
+        sets: images of each set that a run makes of the data; empty if it cannot.
     """
 
     info: DatasetInfo
@@ -95,6 +97,7 @@ class Findings:
     agreement: Agreement | None
     trusted: Tensor
     wanted: Wanted
+    sets: Mapping[str, int]
 
     @property
     def imbalance(self) -> float:
@@ -118,7 +121,7 @@ def look(
     cut: Cut,
     *,
     used: Splits,
-    labels: tuple[Tensor, Tensor] | None = None,
+    sets: Partition | None = None,
 ) -> Findings:
     """Count and compare everything that the parts of a data set show.
 
@@ -128,8 +131,7 @@ def look(
         info: description of the data set.
         cut: sizes asked for.
         used: the same parts, perhaps `without_unreadable` images, N of them for training.
-        labels: ``(N,)`` int64 labels of the training images, noise included, and their true
-            classes, or ``UNKNOWN``; None = as the source gives them.
+        sets: what a run makes of them, with noise on their labels; None if it cannot.
 
     Raises:
         OSError: an image's file cannot be read any more.
@@ -138,7 +140,10 @@ def look(
     ordered = [name for name in _ORDER if name in parts]
     ordered += [name for name in parts if name not in _ORDER]
     readable = {name: (parts[name], readable_rows(scans[name])) for name in ordered}
-    observed, clean = labels or _given_labels(used.train)
+    if sets is None:
+        observed, clean = _given_labels(used.train)
+    else:
+        observed, clean = sets.train.source.labels, sets.train.source.clean
     trusted = _trusted(used, info, cut, clean)
     return Findings(
         info=info,
@@ -147,6 +152,7 @@ def look(
         agreement=agreement(observed, clean, info.num_classes),
         trusted=trusted,
         wanted=wanted_per_class(splits, cut, trusted),
+        sets={} if sets is None else {name: len(part) for name, part in sets.named().items()},
     )
 
 
