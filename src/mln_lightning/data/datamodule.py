@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from mln_lightning.batch import Batch, TrainBatch
 from mln_lightning.data import loading
-from mln_lightning.data.augment import Normalize, RandomCropFlip
+from mln_lightning.data.augment import Augment, Normalize
 from mln_lightning.data.cut import Cut, one_of, size
 from mln_lightning.data.notes import notes, without_duplicates
 from mln_lightning.data.partition import partition
@@ -94,7 +94,7 @@ class NoisyLabelDataModule(LightningDataModule):
         batch_size: int = 128,
         meta_batch_size: int | None = None,
         rate: float | None = None,
-        augment: RandomCropFlip | None = None,
+        augment: Augment | None = None,
         num_workers: int | None = 0,
         drop_last: bool = True,
         test_soft_labels: str | None = None,

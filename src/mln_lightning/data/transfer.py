@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from mln_lightning.batch import UNKNOWN, Batch
-from mln_lightning.data.augment import Normalize, RandomCropFlip
+from mln_lightning.data.augment import Augment, Normalize
 
 
 def augmented(
-    batch: Batch, augment: RandomCropFlip, *, seed: int, epoch: int, spare_unlabelled: bool
+    batch: Batch, augment: Augment, *, seed: int, epoch: int, spare_unlabelled: bool
 ) -> Batch:
     """Augment the images of a training batch.
 
