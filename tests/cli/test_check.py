@@ -189,6 +189,11 @@ def test_copies_of_test_images(look: Call, photos: Path, capsys: Screen) -> None
     assert "images of train that are in test too: 3 (ant/00.png = ant/0.png)" in screen
     assert "images of train that repeat others of train: 1" in screen
     assert "images that occur with different labels: 1" in screen
+    assert "sets train 12, val 1, meta 24, test 5" in screen
+    assert look(*OWN, "dataset.duplicates=drop") == 0
+    screen = told(capsys)
+    assert "they are left out of train" in screen
+    assert "meta 21, test 5" in screen  # the three are trusted, and leave the meta set
 
 
 def test_verified_labels_that_disagree(look: Call, photos: Path, capsys: Screen) -> None:
@@ -292,3 +297,18 @@ def test_a_wrong_command_line_is_refused_without_torch(tmp_path: Path) -> None:
         text=True,
     )
     assert (done.returncode, "did you mean 'digits'?" in done.stderr) == (2, True), done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (Path(os.environ.get("MLN_DATA_DIR", "data")) / "FashionMNIST").is_dir(),
+    reason="Fashion-MNIST is not here",
+)
+def test_fashion_mnist(look: Call, capsys: Screen, outputs: Path) -> None:
+    assert look("dataset=fashion_mnist", "noise=asym", "rate=0.4") == 0
+    screen = told(capsys)
+    assert "noise=asym rate=0.4 makes 20.0 % of them wrong" in screen
+    assert "all classes have the same number of training images" in screen
+    assert "no exact copies" in screen
+    assert "train 58,000, val 1,000, meta 1,000, test 10,000" in screen
+    assert not outputs.exists()
