@@ -15,8 +15,31 @@ from mln_lightning.metrics.human import human_agreement, read_soft_labels
 from mln_lightning.models import NoisyLabelModule
 
 
-def test_metrics(
-    trainer: Trainer, model: NoisyLabelModule, data: NoisyLabelDataModule, when: str
+def soft_test_labels(data: NoisyLabelDataModule) -> Tensor | None:
+    """People's distributions over the classes of the test images ``(n, C)``, if there are any.
+
+    Args:
+        data: set up.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it does not fit the test set, or there is none.
+    """
+    if data.test_soft_labels is None:
+        return None
+    test = data.parts.test
+    if test is None:
+        raise ValueError("test_soft_labels needs a test set, and the data set has none.")
+    return read_soft_labels(data.test_soft_labels, test.source.labels)[test.index]
+
+
+def final_metrics(
+    trainer: Trainer,
+    model: NoisyLabelModule,
+    data: NoisyLabelDataModule,
+    when: str,
+    *,
+    human: Tensor | None = None,
 ) -> dict[str, float]:
     """Metrics of the model's present weights.
 
@@ -25,6 +48,7 @@ def test_metrics(
         model: with the weights to test.
         data: set up.
         when: ends every key, such as ``last``.
+        human: from `soft_test_labels`.
 
     Returns:
         fractions by name: ``test/accuracy_…``; ``test_<name>/accuracy_…`` for further test sets;
@@ -40,9 +64,8 @@ def test_metrics(
         guess, labels = predictions(model, data, data.in_order(whole(part)), device)
         right = (guess.argmax(dim=1) == labels).double().mean()
         found[f"test_{name}/accuracy_{when}"] = float(right)
-    if data.test_soft_labels is not None and data.parts.test is not None:
-        guess, labels = predictions(model, data, data.in_order(data.parts.test), device)
-        human = read_soft_labels(data.test_soft_labels, labels)
+    if human is not None and data.parts.test is not None:
+        guess, _ = predictions(model, data, data.in_order(data.parts.test), device)
         for name, value in human_agreement(guess, human).items():
             found[f"test/human_{name}_{when}"] = value
     return found

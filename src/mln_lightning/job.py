@@ -20,7 +20,7 @@ from torch import nn
 
 from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
-from mln_lightning.evaluation import test_metrics
+from mln_lightning.evaluation import final_metrics, soft_test_labels
 from mln_lightning.export import export_labels, write_classifier
 from mln_lightning.files import shown, write_atomically
 from mln_lightning.models import NoisyLabelModule
@@ -56,6 +56,7 @@ def run_job(
         noise=instantiate(cfg.noise)  # an object in the call; as an override Hydra would unpack it
     )
     data.setup("fit")  # what is wrong with the data is said before anything is written
+    human = soft_test_labels(data)
     model: NoisyLabelModule = instantiate(cfg.model)
     resume = checkpoint_to_resume(cfg.ckpt_path, run_dir)
     if resume is not None:
@@ -85,12 +86,12 @@ def run_job(
     trainer.fit(model, datamodule=data, ckpt_path=resume)
 
     metrics = last_values(history.rows)
-    metrics |= test_metrics(trainer, model, data, "last")
+    metrics |= final_metrics(trainer, model, data, "last", human=human)
     labels = export_labels(run_dir, model, data, device=trainer.strategy.root_device)
     write_classifier(run_dir, model.network)
     if (run_dir / "best.ckpt").exists():  # not without a validation part
         load_network(run_dir / "best.ckpt", model.network)
-    metrics |= test_metrics(trainer, model, data, "selected")
+    metrics |= final_metrics(trainer, model, data, "selected", human=human)
     results: RunResults = {
         "choices": dict(choices),
         "overrides": list(overrides),

@@ -1,6 +1,7 @@
 """Data: labelled images, splits, batches that can be resumed, and the data module."""
 
 from mln_lightning.data.augment import Augment, Normalize, RandomCropFlip
+from mln_lightning.data.cache import CachedImages, cached
 from mln_lightning.data.datamodule import NoisyLabelDataModule
 from mln_lightning.data.encoded import EncodedImages, ImageFiles, ImageFormat, ImageStore
 from mln_lightning.data.sampler import MetaSampler, TrainSampler
@@ -10,6 +11,7 @@ from mln_lightning.data.strong import StrongAugment
 
 __all__ = [
     "Augment",
+    "CachedImages",
     "DatasetInfo",
     "EncodedImages",
     "ImageArrays",
@@ -24,5 +26,6 @@ __all__ = [
     "Splits",
     "StrongAugment",
     "TrainSampler",
+    "cached",
     "stratified_split",
 ]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from mln_lightning.batch import Batch, TrainBatch
 from mln_lightning.data import loading
-from mln_lightning.data.augment import Normalize, RandomCropFlip
+from mln_lightning.data.augment import Augment, Normalize
 from mln_lightning.data.cut import Cut, one_of, size
 from mln_lightning.data.notes import notes, without_duplicates
 from mln_lightning.data.partition import partition
@@ -94,7 +94,7 @@ class NoisyLabelDataModule(LightningDataModule):
         batch_size: int = 128,
         meta_batch_size: int | None = None,
         rate: float | None = None,
-        augment: RandomCropFlip | None = None,
+        augment: Augment | None = None,
         num_workers: int | None = 0,
         drop_last: bool = True,
         test_soft_labels: str | None = None,
@@ -252,7 +252,7 @@ class NoisyLabelDataModule(LightningDataModule):
     ) -> TrainBatch | Batch:
         """Augment the training images of a training step, and normalise all images."""
         trainer = self.trainer
-        dtype = torch.float32 if trainer is None else trainer.lightning_module.dtype
+        dtype = None if trainer is None else trainer.lightning_module.dtype
         if isinstance(batch, Batch):
             return normalized(batch, self.normalize, dtype)
         train = batch["train"]
@@ -264,10 +264,8 @@ class NoisyLabelDataModule(LightningDataModule):
                 epoch=trainer.current_epoch,
                 spare_unlabelled=self.unlabelled_order == "sequential",
             )
-        return {
-            "train": normalized(train, self.normalize, dtype),
-            "meta": normalized(batch["meta"], self.normalize, dtype),
-        }
+        meta = normalized(batch["meta"], self.normalize, dtype)
+        return TrainBatch(train=normalized(train, self.normalize, dtype), meta=meta)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data: no positions, only which data they were."""

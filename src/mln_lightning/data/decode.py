@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from collections.abc import Iterator
@@ -37,6 +38,10 @@ _DRAFT = 2  # a JPEG is decoded at this many times the final scale, or more
 
 class ImageError(ValueError):
     """The bytes are not an image that can be used; the message is a reason without a name."""
+
+
+class ReadError(ImageError):
+    """The bytes could not be had, which may be another matter the next time."""
 
 
 class Decoded(NamedTuple):
@@ -80,55 +85,60 @@ def decode(content: bytes, image_format: ImageFormat) -> Decoded:
         what = "it is not an image in a known format" if content else "the file is empty"
         raise ImageError(what) from None
     except Image.DecompressionBombError:
-        raise ImageError(_too_large("more than twice as many pixels")) from None
+        raise ImageError(_too_large(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0)}")) from None
     except Exception as error:  # Pillow's plugins raise all kinds of errors on damaged files
         detail = str(error).rstrip(".") or type(error).__name__
-        raise ImageError(f"it is damaged or truncated ({detail})") from error
+        raise ImageError(f"it is damaged ({detail})") from error
 
 
 def _decode(content: bytes, image_format: ImageFormat) -> Decoded:
-    with Image.open(BytesIO(content), formats=_formats()) as image:
-        width, height = image.size
-        if Image.MAX_IMAGE_PIXELS is not None and width * height > Image.MAX_IMAGE_PIXELS:
-            raise ImageError(_too_large(f"{width} x {height} pixels"))
-        mode, orientation = image.mode, _orientation(image)
-        lying = orientation in _LYING
-        if isinstance(image, JpegImagePlugin.JpegImageFile):
-            scaled = image_format.cut(*_swapped(image.size, lying)).scaled
-            across, down = _swapped(scaled, lying)
-            image.draft(
-                "L" if image_format.channels == 1 else None, (_DRAFT * across, _DRAFT * down)
-            )
-        image.load()
-        # Pillow turns TIFF files itself while it loads them.
-        turned = _orientation(image) != orientation
-        upright = _eight_bits(image)
-        if orientation in _UPRIGHT and not turned:
-            upright = upright.transpose(_UPRIGHT[orientation])
-    width, height = _swapped((width, height), lying)
+    image: Image.Image = Image.open(BytesIO(content), formats=_formats())
+    mode = image.mode
+    width, height = _load(image, image_format)
+    orientation = _orientation(image)  # asked for now: Pillow turns TIFF files while it loads
+    image = _eight_bits(image, "L" if image_format.channels == 1 else "RGB")
+    if orientation in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
+    if orientation in _LYING:
+        width, height = height, width
     cut = image_format.cut(width, height)
-    x, y = upright.width / cut.scaled[0], upright.height / cut.scaled[1]
+    x, y = image.width / cut.scaled[0], image.height / cut.scaled[1]
     left, upper, right, lower = cut.box
-    upright = upright.convert("L" if image_format.channels == 1 else "RGB")
     # Only what remains after the crop is scaled.
-    pixels = np.asarray(
-        upright.resize(
-            cut.size,
-            Image.Resampling.BILINEAR,
-            box=(left * x, upper * y, right * x, lower * y),
-        )
+    scaled = image.resize(
+        cut.size, Image.Resampling.BILINEAR, box=(left * x, upper * y, right * x, lower * y)
     )
-    return Decoded(pixels.reshape(*pixels.shape[:2], -1), width, height, mode)
+    return Decoded(np.asarray(scaled).reshape(*cut.size[::-1], -1), width, height, mode)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Any kind of pixels → gray or RGB, 8 bits, on white."""
+def _load(image: Image.Image, image_format: ImageFormat) -> tuple[int, int]:
+    """Decode, at reduced size where that is cheap; the full (width, height) as it lies."""
+    width, height = image.size
+    limit = Image.MAX_IMAGE_PIXELS  # where Pillow warns; it refuses from twice as many on
+    if limit is not None and width * height > limit:
+        raise ImageError(_too_large(str(width * height)))
+    if not isinstance(image, JpegImagePlugin.JpegImageFile):
+        image.load()
+        return image.size
+    if _orientation(image) in _LYING:
+        down, across = image_format.cut(height, width).scaled
+    else:
+        across, down = image_format.cut(width, height).scaled
+    image.draft("L" if image_format.channels == 1 else None, (_DRAFT * across, _DRAFT * down))
+    image.load()
+    return width, height
+
+
+def _eight_bits(image: Image.Image, mode: str) -> Image.Image:
+    """Any kind of pixels → gray (L) or RGB, 8 bits, on white."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _gray_of_many_bits(image)
-    if image.has_transparency_data:
+        image = _gray_of_many_bits(image)
+    elif image.has_transparency_data:
         image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    return image.convert("L" if image.mode in ("1", "L") else "RGB")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    elif image.mode not in ("1", "L"):
+        image = image if image.mode == "RGB" else image.convert("RGB")  # to gray by way of colour
+    return image if image.mode == mode else image.convert(mode)
 
 
 def _gray_of_many_bits(image: Image.Image) -> Image.Image:
@@ -150,13 +160,9 @@ def _orientation(image: Image.Image) -> int:
     return 1
 
 
-def _swapped(size: tuple[int, int], swap: bool) -> tuple[int, int]:
-    return (size[1], size[0]) if swap else size
-
-
-def _too_large(size: str) -> str:
+def _too_large(pixels: str) -> str:
     return (
-        f"it has {size}, more than the {Image.MAX_IMAGE_PIXELS} that are safe to decode "
+        f"it has {pixels} pixels, and no more than {Image.MAX_IMAGE_PIXELS} are decoded "
         "(PIL.Image.MAX_IMAGE_PIXELS)"
     )
 
@@ -180,6 +186,11 @@ def _quiet() -> Iterator[None]:
     came: the first one in changes the filters, the last one out restores them.
     """
     global _threads_inside, _saved
+    if getattr(sys.flags, "context_aware_warnings", False):  # Python 3.14: filters per thread
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            yield
+        return
     with _lock:
         if not _threads_inside:
             _saved = warnings.catch_warnings()

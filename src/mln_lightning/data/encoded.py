@@ -6,15 +6,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from mln_lightning.data.decode import Decoded, ImageError, decode
+from mln_lightning.data.decode import Decoded, ImageError, ReadError, decode
 from mln_lightning.data.image_format import ImageFormat
-from mln_lightning.data.source import check_labels, check_trusted
+from mln_lightning.data.layout import check_labels, check_trusted
 
 __all__ = ["EncodedImages", "ImageFiles", "ImageFormat", "ImageStore"]
 
@@ -37,6 +37,27 @@ class ImageStore(Protocol):
             OSError: it cannot be read; a FileNotFoundError if it does not exist.
         """
         ...
+
+
+class Inspection(NamedTuple):
+    """What was seen of an image.
+
+    Attributes:
+        width: in the file, upright; 0 if it cannot be used.
+        height: in the file, upright; 0 if it cannot be used.
+        mode: Pillow's name for the kind of pixels in the file, or "".
+        problem: why it cannot be used, or "".
+    """
+
+    width: int = 0
+    height: int = 0
+    mode: str = ""
+    problem: str = ""
+
+    @classmethod
+    def of(cls, image: Decoded) -> Inspection:
+        """A good image."""
+        return cls(image.width, image.height, image.mode)
 
 
 class ImageFiles:
@@ -68,6 +89,15 @@ class ImageFiles:
         """The file's content."""
         return self.path(row).read_bytes()
 
+    def stamp(self, row: int) -> str:
+        """Changes when the file does: its place, its size and when it was written."""
+        path = os.path.join(os.path.abspath(self.root), self.name(row))  # Path is slow for millions
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            return f"{path} {error.errno}"
+        return f"{path} {status.st_size} {status.st_mtime_ns}"
+
 
 @dataclass(frozen=True, eq=False)
 class EncodedImages:
@@ -93,16 +123,15 @@ class EncodedImages:
     rows: Tensor | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        if self.rows is None:
-            object.__setattr__(self, "rows", torch.arange(len(self.store)))
+        if self.rows is not None and self.rows.dtype != torch.int64:
+            raise ValueError(f"The rows of images must be int64, got {self.rows.dtype}.")
         check_labels("Labels", self.labels, len(self))
         if self.clean is not None:
             check_labels("Clean labels", self.clean, len(self))
         check_trusted(self.trusted, self.clean, len(self))
 
     def __len__(self) -> int:
-        assert self.rows is not None
-        return len(self.rows)
+        return len(self.store) if self.rows is None else len(self.rows)
 
     def fetch(self, rows: Tensor) -> Tensor:
         """``(B,)`` int64 rows → ``(B, K, H, W)`` uint8 images, in channels-last memory.
@@ -114,49 +143,60 @@ class EncodedImages:
         channels, height, width = self.image_format.shape
         batch = np.empty((len(rows), height, width, channels), dtype=np.uint8)
         for pixels, row in zip(batch, rows.tolist(), strict=True):
-            pixels[:] = self.decode(row).pixels
+            try:
+                pixels[:] = self.decode(row).pixels
+            except ImageError as error:
+                raise unusable(self.name(row), error) from error
         return torch.from_numpy(batch).permute(0, 3, 1, 2)
 
     def decode(self, row: int) -> Decoded:
         """One image with what its file says of it.
 
         Raises:
-            FileNotFoundError: the image does not exist.
-            ValueError: the image cannot be read or decoded.
+            ImageError: the image cannot be read or decoded; gives the reason, not the name.
         """
         try:
-            return decode(self.content(row), self.image_format)
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"The image {self.name(row)} does not exist: put it there, take it off the list, "
-                "or set on_bad_image=skip."
-            ) from None
-        except (OSError, ImageError) as error:
-            reason = f"it cannot be read ({error})" if isinstance(error, OSError) else error
-            raise ValueError(
-                f"The image {self.name(row)} cannot be used, because {reason}: mend or remove it, "
-                "or set on_bad_image=skip."
-            ) from error
+            content = self.content(row)
+        except FileNotFoundError as error:
+            raise ImageError("it does not exist") from error
+        except OSError as error:
+            raise ReadError(f"it cannot be read ({error.strerror or error})") from error
+        return decode(content, self.image_format)
+
+    def inspect(self, row: int) -> Inspection:
+        """Decode an image only to see whether and what it is."""
+        try:
+            return Inspection.of(self.decode(row))
+        except ImageError as error:
+            return Inspection(problem=str(error))
 
     def select(self, rows: Tensor) -> EncodedImages:
         """The ``(n,)`` int64 rows as a set of their own; the files are shared."""
-        assert self.rows is not None
         return replace(
             self,
             labels=self.labels[rows],
             clean=None if self.clean is None else self.clean[rows],
             trusted=None if self.trusted is None else self.trusted[rows],
-            rows=self.rows[rows],
+            rows=rows if self.rows is None else self.rows[rows],
         )
 
     def name(self, row: int) -> str:
         """The store's name of the image."""
-        return self.store.name(self._at(row))
+        return self.store.name(self.store_row(row))
 
     def content(self, row: int) -> bytes:
         """The encoded file."""
-        return self.store.read(self._at(row))
+        return self.store.read(self.store_row(row))
 
-    def _at(self, row: int) -> int:
-        assert self.rows is not None
-        return int(self.rows[row])
+    def store_row(self, row: int) -> int:
+        """Where in the store an image lies."""
+        return row if self.rows is None else int(self.rows[row])
+
+
+def unusable(name: str, error: ImageError) -> ValueError | FileNotFoundError:
+    """The sentence for whoever needs this image."""
+    missing = isinstance(error.__cause__, FileNotFoundError)
+    return (FileNotFoundError if missing else ValueError)(
+        f"The image {name} cannot be used, because {error}: mend it, take it out of the data set, "
+        "or set on_bad_image=skip."
+    )

@@ -26,12 +26,9 @@ def notes(splits: Splits, parts: Partition, cut: Cut, unreadable: list[str]) -> 
     if unreadable:
         lines.append(f"unreadable images left out: {len(unreadable)}, see unreadable.txt")
     if cut.meta_from == "test":
-        lines.append(
-            "the meta set is cut from the TEST set, as published: do not compare the accuracy with "
-            "others'"
-        )
+        lines.append("meta set cut from the TEST set: the accuracy does not compare with others'")
     if parts.test is None:
-        lines.append("no test set: the only accuracy is that on observed validation labels")
+        lines.append("no test set: the only accuracy is that on observed labels")
     elif splits.test is None:
         lines.append("the test set is cut from the trusted images")
     given, clean, trusted = splits.train.labels, splits.train.clean, splits.train.trusted

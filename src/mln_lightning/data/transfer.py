@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 
 from mln_lightning.batch import UNKNOWN, Batch
-from mln_lightning.data.augment import Normalize, RandomCropFlip
+from mln_lightning.data.augment import Augment, Normalize
 
 
 def augmented(
-    batch: Batch, augment: RandomCropFlip, *, seed: int, epoch: int, spare_unlabelled: bool
+    batch: Batch, augment: Augment, *, seed: int, epoch: int, spare_unlabelled: bool
 ) -> Batch:
     """Augment the images of a training batch.
 
@@ -27,7 +27,8 @@ def augmented(
     return batch._replace(images=images)
 
 
-def normalized(batch: Batch, normalize: Normalize, dtype: torch.dtype) -> Batch:
-    """Images as the network wants them, ``(B, K, H, W)`` of ``dtype``."""
+def normalized(batch: Batch, normalize: Normalize, dtype: torch.dtype | str | None) -> Batch:
+    """Images as the network wants them, ``(B, K, H, W)``; None = float32."""
+    images = normalize(batch.images)
     # Lightning has converted inputs to the model's precision before, when these were bytes.
-    return batch._replace(images=normalize(batch.images).to(dtype))
+    return batch._replace(images=images.to(dtype) if isinstance(dtype, torch.dtype) else images)

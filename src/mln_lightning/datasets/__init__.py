@@ -2,7 +2,19 @@
 
 from mln_lightning.datasets.blobs import blobs
 from mln_lightning.datasets.cifar import cifar10, cifar100
+from mln_lightning.datasets.clothing1m import clothing1m
 from mln_lightning.datasets.digits import digits
 from mln_lightning.datasets.fashion_mnist import fashion_mnist
+from mln_lightning.datasets.food101n import food101n
+from mln_lightning.datasets.webvision import webvision
 
-__all__ = ["blobs", "cifar10", "cifar100", "digits", "fashion_mnist"]
+__all__ = [
+    "blobs",
+    "cifar10",
+    "cifar100",
+    "clothing1m",
+    "digits",
+    "fashion_mnist",
+    "food101n",
+    "webvision",
+]
