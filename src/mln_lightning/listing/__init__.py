@@ -1,6 +1,5 @@
 """What a user's own images are, found out without decoding any of them and without torch."""
 
-from mln_lightning.listing.arrays import ListedArrays, list_arrays
 from mln_lightning.listing.classes import Classes
 from mln_lightning.listing.folder import list_folder
 from mln_lightning.listing.parts import Labels, Listing, Part
@@ -9,10 +8,8 @@ from mln_lightning.listing.table import list_table
 __all__ = [
     "Classes",
     "Labels",
-    "ListedArrays",
     "Listing",
     "Part",
-    "list_arrays",
     "list_folder",
     "list_table",
 ]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile
+from zipfile import BadZipFile, ZipFile
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -62,7 +62,7 @@ def list_arrays(file: str | os.PathLike[str]) -> ListedArrays:
     path = require_file(file, "dataset.source.file")
     with open_arrays(path) as content:
         _check_keys(path, list(content.files))
-        shape = image_shape(_header(path, content, "images"))
+        shape = image_shape(_header(path, "images"))
         classes = _classes(path, content)
         labels = {
             part: _labels(path, content, part, classes)
@@ -125,10 +125,10 @@ def _check_keys(path: Path, keys: Sequence[str]) -> None:
             raise ValueError(f"{path} has an array {key!r}, which is not read{hint}; rename it.")
 
 
-def _header(path: Path, content: NpzFile, key: str) -> tuple[int, ...]:
+def _header(path: Path, key: str) -> tuple[int, ...]:
     """The shape of an array, the rest of which stays unread."""
     try:
-        with content.zip.open(f"{key}.npy") as stream:
+        with ZipFile(path) as archive, archive.open(f"{key}.npy") as stream:
             version = np.lib.format.read_magic(stream)
             read = (
                 np.lib.format.read_array_header_1_0
@@ -169,7 +169,7 @@ def _classes(path: Path, content: NpzFile) -> Classes:
 def _labels(path: Path, content: NpzFile, part: str, classes: Classes) -> Labels:
     key = "labels" if part == "train" else f"{part}_labels"
     observed = _integers(path, content, key)
-    images = _header(path, content, images_key(part))[0]
+    images = _header(path, images_key(part))[0]
     if len(observed) != images:
         raise ValueError(f"{path} has {images} {images_key(part)} and {len(observed)} {key}.")
     truth: list[int | None] | None = None

@@ -7,20 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from mln_lightning.errors import UserError
-from mln_lightning.listing.arrays import list_arrays
 from mln_lightning.listing.classes import Classes
 from mln_lightning.listing.folder import list_folder
+from mln_lightning.listing.layout import IMAGENET
 from mln_lightning.listing.table import list_table
 
-_CHANNELS = {  # mean and deviation of ImageNet's pixels: gray, and red, green, blue
-    1: ([0.449], [0.226]),
-    3: ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
-}
+_Listed = TypeVar("_Listed")
 
 
 def describe_folder(source: DictConfig) -> DictConfig:
@@ -45,7 +42,7 @@ def describe_folder(source: DictConfig) -> DictConfig:
             classes=source.classes,
         )
     )
-    return _info(source.folder, listing.classes, shape, *_CHANNELS[shape[0]])
+    return _info(source.folder, listing.classes, shape, *IMAGENET[shape[0]])
 
 
 def describe_table(source: DictConfig) -> DictConfig:
@@ -60,7 +57,7 @@ def describe_table(source: DictConfig) -> DictConfig:
     _require(source, "table", "table")
     shape = _shape(source.image_format)
     listing = _said(lambda: list_table(source.table, folder=source.folder, classes=source.classes))
-    return _info(source.table, listing.classes, shape, *_CHANNELS[shape[0]])
+    return _info(source.table, listing.classes, shape, *IMAGENET[shape[0]])
 
 
 def describe_arrays(source: DictConfig) -> DictConfig:
@@ -72,6 +69,8 @@ def describe_arrays(source: DictConfig) -> DictConfig:
     Raises:
         UserError: the file cannot be used.
     """
+    from mln_lightning.listing.arrays import list_arrays  # imports numpy
+
     _require(source, "file", "file")
     listed = _said(lambda: list_arrays(source.file))
     return _info(
@@ -89,7 +88,7 @@ def _require(source: DictConfig, key: str, what: str) -> None:
         raise UserError(f"say which {what}: dataset.source.{key}=<path>")
 
 
-def _said[T](read: Callable[[], T]) -> T:
+def _said(read: Callable[[], _Listed]) -> _Listed:
     """What ``read`` returns; its error becomes the user's."""
     try:
         return read()
@@ -110,7 +109,7 @@ def _shape(image_format: DictConfig) -> tuple[int, int, int]:
             f"dataset.source.image_format.size={size} is not a size; give one positive whole "
             "number, or [height,width]"
         )
-    if channels not in _CHANNELS:
+    if channels not in IMAGENET:
         raise UserError(
             f"dataset.source.image_format.channels={channels} is not possible; images have 1 "
             "(gray) or 3 (colour)"

@@ -1,10 +1,16 @@
-"""Where the channels of an array of images are."""
+"""Channels of images: where they are in an array, and what is in them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 _CHANNELS = (1, 3, 4)
+
+IMAGENET = {
+    1: ((0.449,), (0.226,)),
+    3: ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Channels → mean and deviation of ImageNet's pixels, gray or red, green, blue, on a scale 0…1."""
 
 
 def channels_last(shape: Sequence[int]) -> bool:

@@ -103,7 +103,7 @@ def existing(path: str | os.PathLike[str], key: str) -> Path:
     found = Path(path).expanduser()
     if not found.exists():
         looked = "" if found.is_absolute() else f" in {Path.cwd()}"
-        raise FileNotFoundError(f"There is no {path}{looked}; correct {key}.")
+        raise FileNotFoundError(f"There is no file or folder {str(path)!r}{looked}; correct {key}.")
     return found
 
 
