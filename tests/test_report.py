@@ -135,6 +135,11 @@ def test_unreadable_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert "unreadable │     4" in printed(found)
 
 
+def test_what_the_source_says() -> None:
+    splits = Splits(images([0, 1, 2]), notes=("2 files are no images", "nor is a third"))
+    assert lines(findings(splits, ANIMALS))["source"] == "2 files are no images\nnor is a third"
+
+
 def test_sets_of_a_run() -> None:
     found = findings(Splits(images([0, 1, 2])), ANIMALS)
     assert "sets" not in lines(found)

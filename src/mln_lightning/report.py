@@ -115,7 +115,8 @@ def facts(
         dropped: whether copies are left out of the earlier of two parts.
         listed: the file that names all unreadable images; None = there are none.
     """
-    rows = [("pixels", text) for text in _pixels(findings)]
+    rows = [("source", text) for text in findings.notes]
+    rows += [("pixels", text) for text in _pixels(findings)]
     if listed is not None:
         rows.append(("unreadable", _unreadable(findings, listed)))
     rows += [("labels", text) for text in _labels(findings, noise)]

@@ -89,6 +89,7 @@ class Findings:
         trusted: ``(C,)`` int64 images of each class that a meta set can be cut from.
         wanted: so many of each class there should be.
         sets: images of each set that a run makes of the data; empty if it cannot.
+        notes: what the source itself says.
     """
 
     info: DatasetInfo
@@ -98,6 +99,7 @@ class Findings:
     trusted: Tensor
     wanted: Wanted
     sets: Mapping[str, int]
+    notes: tuple[str, ...]
 
     @property
     def imbalance(self) -> float:
@@ -153,6 +155,7 @@ def look(
         trusted=trusted,
         wanted=wanted_per_class(splits, cut, trusted),
         sets={} if sets is None else {name: len(part) for name, part in sets.named().items()},
+        notes=splits.notes,
     )
 
 
