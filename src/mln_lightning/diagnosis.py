@@ -31,6 +31,8 @@ def explain(
 ) -> UserError:
     """Translate an error of Hydra or OmegaConf that `overrides` provoked.
 
+    A sentence that was meant for the user is passed on as it is.
+
     Args:
         error: as caught.
         overrides: the `key=value` strings that were composed.
@@ -38,6 +40,8 @@ def explain(
         config_name: name of the primary config file.
         sweep: whether several values for one key were allowed.
     """
+    if (meant := _meant_for_the_user(error)) is not None:
+        return meant
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as bad:
@@ -47,6 +51,13 @@ def explain(
         )
     said = _sentences(error, parsed, loader, config_name, sweep=sweep)
     return UserError(next(filter(None, said), _plain(error)))
+
+
+def _meant_for_the_user(error: BaseException | None) -> UserError | None:
+    """The error that a resolver raised, which OmegaConf wraps without naming it as the cause."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _sentences(

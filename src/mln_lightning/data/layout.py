@@ -7,17 +7,14 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from mln_lightning.batch import UNKNOWN
-
-_CHANNELS = (1, 3, 4)
+from mln_lightning.listing.layout import channels_last
 
 
 def channels_first(images: Tensor) -> Tensor:
     """``(N, H, W)`` or ``(N, H, W, K)`` → ``(N, K, H, W)``; that layout stays as it is."""
     if images.ndim == 3:
         return images.unsqueeze(1)
-    if images.ndim == 4 and images.shape[1] not in _CHANNELS and images.shape[3] in _CHANNELS:
-        return images.permute(0, 3, 1, 2)
-    return images
+    return images.permute(0, 3, 1, 2) if channels_last(images.shape) else images
 
 
 def integers(name: str, values: ArrayLike | Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def notes(splits: Splits, parts: Partition, cut: Cut, unreadable: list[str]) -> 
         cut: sizes asked for.
         unreadable: names and reasons of images that were left out.
     """
-    lines = []
+    lines = list(splits.notes)
     if unreadable:
         lines.append(f"unreadable images left out: {len(unreadable)}, see unreadable.txt")
     if cut.meta_from == "test":

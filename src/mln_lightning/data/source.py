@@ -243,6 +243,7 @@ class Splits(NamedTuple):
         val: own validation part, used with its labels as they are.
         meta: own trusted part; its labels are taken as clean.
         also_test: further clean test sets, by name.
+        notes: what the user should know about the source, a line each.
     """
 
     train: LabeledImages
@@ -250,6 +251,7 @@ class Splits(NamedTuple):
     val: LabeledImages | None = None
     meta: LabeledImages | None = None
     also_test: Mapping[str, LabeledImages] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
     def parts(self) -> dict[str, LabeledImages]:
         """All parts there are, by name."""
@@ -265,4 +267,5 @@ class Splits(NamedTuple):
             val=changed.pop("val", None),
             meta=changed.pop("meta", None),
             also_test=changed,
+            notes=self.notes,
         )
