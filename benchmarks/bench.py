@@ -22,7 +22,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.goals import Goal, other_goals, step_goals
+from benchmarks.folder_speed import CACHE, FILES, FOLDER, measure_folder
+from benchmarks.goals import Goal, folder_goals, other_goals, step_goals
 from benchmarks.input_speed import OURS as OUR_INPUT
 from benchmarks.input_speed import PER_SAMPLE, measure_input
 from benchmarks.start_up import BAD_OPTION, measure_start_up
@@ -87,6 +88,22 @@ def other_table(rows: Mapping[str, tuple[Range | None, str]]) -> Table:
     return table
 
 
+def folder_table(seconds: Mapping[tuple[str, int], list[float]]) -> Table:
+    """Photographs per second, and how many times as fast as ImageFolder with as many workers."""
+    table = Table("folder of 500 x 375 JPEGs, to 224 x 224", "workers")
+    for column in ("images/s", "times ImageFolder (min-max)"):
+        table.add_column(column, justify="right")
+    for (way, workers), found in seconds.items():
+        times = ratio(seconds[FOLDER, workers], found)
+        table.add_row(
+            way,
+            str(workers),
+            f"{1 / statistics.median(found):,.0f}",
+            f"{times.median:.2f} ({times.min:.2f}-{times.max:.2f})",
+        )
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=40, help="timed rounds of each network")
@@ -142,6 +159,11 @@ def main() -> None:
         f"{share[OURS]:.2%} of MetaLabelNet's (cnn6, batch {size})."
     )
 
+    folder = measure_folder()
+    console.print(folder_table(folder))
+    folder_speed_up = {way: ratio(folder[FOLDER, 0], folder[way, 0]) for way in (FILES, CACHE)}
+
+    goals += folder_goals(folder_speed_up[FILES], folder_speed_up[CACHE])
     goals += other_goals(start_up[BAD_OPTION], time.perf_counter() - started)
     for goal in goals:
         console.print(str(goal), style="green" if goal.met else "red")
@@ -158,6 +180,11 @@ def main() -> None:
         "input_images_per_second": {k: asdict(found) for k, found in speed.items()},
         "input_speed_up": asdict(speed_up),
         "input_share_of_step": share,
+        "folder_images_per_second": {
+            f"{way}, {workers} workers": asdict(Range.of(1 / t for t in found))
+            for (way, workers), found in folder.items()
+        },
+        "folder_speed_up": {way: asdict(found) for way, found in folder_speed_up.items()},
         "goals": [{**asdict(goal), "met": goal.met} for goal in goals],
         "seconds": time.perf_counter() - started,
     }

@@ -3,6 +3,7 @@
 import random
 import threading
 import warnings
+from importlib import resources
 from io import BytesIO
 
 import numpy as np
@@ -18,6 +19,7 @@ from tests.data.image_trees import encoded, scene
 
 SAME = ImageFormat((20, 30))  # a scene is neither scaled nor cropped
 GRAY = ImageFormat((20, 30), channels=1)
+PHOTOGRAPHS = ("china.jpg", "flower.jpg")  # come with scikit-learn
 RAMP = np.tile(np.linspace(0, 1, 30), (20, 1))
 EXIF_UPRIGHT = {  # what the camera stored, for each orientation of the tag
     1: lambda pixels: pixels,
@@ -218,6 +220,18 @@ def test_a_large_jpeg_is_not_decoded_in_full_and_looks_the_same(monkeypatch):
     assert sizes == [(225, 150)]  # a quarter, and still more than twice 96 x 64
     assert np.abs(found - exact).mean() < 1
     assert far(found, exact) <= 12
+
+
+@pytest.mark.parametrize(
+    ("side", "bound"), [(224, 0.01), (64, 1.5)], ids=["decoded in full", "decoded at half size"]
+)
+def test_photographs_look_as_if_decoded_in_full(side, bound):
+    for content in (resources.files("sklearn.datasets.images") / name for name in PHOTOGRAPHS):
+        image = Image.open(BytesIO(content.read_bytes()))
+        exact = functional.center_crop(functional.resize(image, side), side)
+        found = decode(content.read_bytes(), ImageFormat(side))
+        assert (found.width, found.height) == image.size == (640, 427)
+        assert distance(found.pixels, exact) < bound
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n" * 9])
