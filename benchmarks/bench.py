@@ -25,7 +25,7 @@ from rich.table import Table
 from benchmarks.folder_speed import CACHE, FILES, FOLDER, measure_folder
 from benchmarks.goals import Goal, folder_goals, other_goals, step_goals
 from benchmarks.input_speed import OURS as OUR_INPUT
-from benchmarks.input_speed import PER_SAMPLE, measure_input
+from benchmarks.input_speed import PER_SAMPLE, RAND_AUGMENT, STRONG, measure_input
 from benchmarks.start_up import BAD_OPTION, measure_start_up
 from benchmarks.step_costs import OURS, PLAIN, StepCost, measure_steps
 from benchmarks.timing import Range, ratio
@@ -145,19 +145,29 @@ def main() -> None:
     seconds = measure_input(SHAPE, size, device)
     speed = {name: Range.of(size / t for t in found) for name, found in seconds.items()}
     speed_up = ratio(seconds[PER_SAMPLE], seconds[OUR_INPUT])
-    spent = statistics.median(seconds[OUR_INPUT])
-    share = {kind: spent / steps["cnn6"][kind].seconds.median for kind in (PLAIN, OURS)}
+    strong_speed_up = ratio(seconds[RAND_AUGMENT], seconds[STRONG])
+    share = {
+        way: {
+            kind: statistics.median(seconds[way]) / steps["cnn6"][kind].seconds.median
+            for kind in (PLAIN, OURS)
+        }
+        for way in (OUR_INPUT, STRONG)
+    }
     console.print(
         other_table(
             {name: (found, "s") for name, found in start_up.items()}
             | {name: (found, "images/s") for name, found in speed.items()}
-            | {"ours over PIL": (speed_up, "times")}
+            | {
+                "ours over PIL": (speed_up, "times"),
+                "strong over RandAugment": (strong_speed_up, "times"),
+            }
         )
     )
-    console.print(
-        f"Input, on one thread, takes {share[PLAIN]:.2%} of a plain step's time and "
-        f"{share[OURS]:.2%} of MetaLabelNet's (cnn6, batch {size})."
-    )
+    for way, of in share.items():
+        console.print(
+            f"Input in {way}, on one thread, takes {of[PLAIN]:.2%} of a plain step's time and "
+            f"{of[OURS]:.2%} of MetaLabelNet's (cnn6, batch {size})."
+        )
 
     folder = measure_folder()
     console.print(folder_table(folder))
@@ -179,6 +189,7 @@ def main() -> None:
         "start_up_seconds": {k: found and asdict(found) for k, found in start_up.items()},
         "input_images_per_second": {k: asdict(found) for k, found in speed.items()},
         "input_speed_up": asdict(speed_up),
+        "strong_input_speed_up": asdict(strong_speed_up),
         "input_share_of_step": share,
         "folder_images_per_second": {
             f"{way}, {workers} workers": asdict(Range.of(1 / t for t in found))

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
+from torchvision.transforms import InterpolationMode
 
 from benchmarks.timing import take_turns
 from mln_lightning.batch import UNKNOWN
-from mln_lightning.data import ImageArrays, RandomCropFlip
-from mln_lightning.data.augment import Normalize
+from mln_lightning.data import Augment, ImageArrays, Normalize, RandomCropFlip, StrongAugment
 from mln_lightning.data.partition import BatchSource
 
 OURS, PER_SAMPLE = "whole batches (ours)", "image by image (PIL)"
+STRONG, RAND_AUGMENT = "whole batches, strong (ours)", "image by image, RandAugment (PIL)"
 MEAN = STD = (0.5, 0.5, 0.5)
+PADDING, NUM_OPS = 4, 2
 
 
 def measure_input(
     shape: tuple[int, int, int], size: int, device: torch.device, seconds: float = 4.0
 ) -> dict[str, list[float]]:
-    """Seconds per batch of B = ``size`` augmented and normalised images, for both ways.
+    """Seconds per batch of B = ``size`` augmented and normalised images, for each way.
 
     On one thread, like a worker of a loader.
     """
@@ -31,17 +33,30 @@ def measure_input(
     draws = torch.Generator().manual_seed(0)
     pool = torch.randint(0, 256, (10_000, *shape), dtype=torch.uint8, generator=draws)
     rows = torch.randperm(len(pool), generator=draws)[:size]
-    whole, one_by_one = _whole(pool, rows, device), _image_by_image(pool, rows, device)
-    whole(), one_by_one()
-    times = take_turns({OURS: whole, PER_SAMPLE: one_by_one}, seconds, device)
+    crop_flip = RandomCropFlip(PADDING)
+    crop = transforms.RandomCrop(shape[-1], PADDING)
+    mirror, turn_over = transforms.RandomHorizontalFlip(), transforms.RandomVerticalFlip()
+    rand_augment = transforms.RandAugment(NUM_OPS, interpolation=InterpolationMode.BILINEAR)
+    ways = {
+        OURS: _whole(pool, rows, device, crop_flip),
+        # The transforms of the published code, in its order.
+        PER_SAMPLE: _image_by_image(pool, rows, device, [mirror, turn_over, crop]),
+        STRONG: _whole(pool, rows, device, StrongAugment(NUM_OPS, first=crop_flip)),
+        RAND_AUGMENT: _image_by_image(pool, rows, device, [mirror, crop, rand_augment]),
+    }
+    for way in ways.values():
+        way()
+    times = take_turns(ways, seconds, device)
     torch.set_num_threads(threads)
     return times
 
 
-def _whole(pool: Tensor, rows: Tensor, device: torch.device) -> Callable[[], Tensor]:
+def _whole(
+    pool: Tensor, rows: Tensor, device: torch.device, augment: Augment
+) -> Callable[[], Tensor]:
     unknown = torch.full((len(pool),), UNKNOWN)
     source = BatchSource(ImageArrays(pool, torch.zeros_like(unknown)), unknown, unknown)
-    augment, normalize = RandomCropFlip(4), Normalize(MEAN, STD)
+    normalize = Normalize(MEAN, STD)
 
     def batch() -> Tensor:
         found = source[rows]
@@ -51,17 +66,12 @@ def _whole(pool: Tensor, rows: Tensor, device: torch.device) -> Callable[[], Ten
     return batch
 
 
-def _image_by_image(pool: Tensor, rows: Tensor, device: torch.device) -> Callable[[], Tensor]:
-    """The transforms of the published code, in its order."""
+def _image_by_image(
+    pool: Tensor, rows: Tensor, device: torch.device, changes: Sequence[Callable]
+) -> Callable[[], Tensor]:
     arrays = pool.permute(0, 2, 3, 1).numpy()
     transform = transforms.Compose(
-        [
-            transforms.RandomHorizontalFlip(),
-            transforms.RandomVerticalFlip(),
-            transforms.RandomCrop(pool.shape[-1], 4),
-            transforms.ToTensor(),
-            transforms.Normalize(MEAN, STD),
-        ]
+        [*changes, transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
     )
 
     def batch() -> Tensor:

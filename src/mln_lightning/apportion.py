@@ -31,10 +31,24 @@ def largest_remainder(quotas: Tensor, *, generator: torch.Generator) -> Tensor:
     total = round(float(quotas.sum()))
     if abs(float(quotas.sum()) - total) > 1e-6:
         raise ValueError(f"Quotas must add up to a whole number, got {float(quotas.sum())}.")
+    return rounded_to(total, quotas, torch.randperm(len(quotas), generator=generator))
+
+
+def rounded_to(total: int, quotas: Tensor, lots: Tensor) -> Tensor:
+    """`largest_remainder` for quotas whose sum need not be whole.
+
+    Args:
+        total: sum of the results, at least that of the quotas rounded down and at most that of the
+            quotas rounded up.
+        quotas: ``(K,)`` float64, not negative.
+        lots: ``(K,)`` a permutation: of equal remainders, those named first get a unit first.
+
+    Returns:
+        ``(K,)`` int64 with the sum ``total``.
+    """
     quotas = quotas.round(decimals=_DECIMALS)
     counts = quotas.floor()
     remainders = (quotas - counts).round(decimals=_DECIMALS)
-    lots = torch.randperm(len(quotas), generator=generator)
     ranked = lots[remainders[lots].argsort(descending=True, stable=True)]
     counts[ranked[: total - int(counts.sum())]] += 1
     return counts.long()

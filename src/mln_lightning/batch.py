@@ -41,7 +41,8 @@ class StepOutput(TypedDict):
     """What a training step reports; a mapping because Lightning's manual loop takes nothing richer.
 
     Attributes:
-        loss: ``()`` conventional loss of the step, detached.
+        loss: ``()`` conventional loss of the step, detached; absent if there was nothing to learn
+            from (a batch without labels).
         logits: ``(B, C)`` of the training batch at the parameters before the step, detached; absent
             in steps that do not see its images.
         soft_labels: ``(B, C)`` probabilities the step trained on, detached; absent where the
@@ -49,7 +50,7 @@ class StepOutput(TypedDict):
         meta_loss: ``()`` loss on the meta batch, detached; absent in steps without one.
     """
 
-    loss: Tensor
+    loss: NotRequired[Tensor]
     logits: NotRequired[Tensor]
     soft_labels: NotRequired[Tensor]
     meta_loss: NotRequired[Tensor]

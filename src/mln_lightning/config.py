@@ -28,6 +28,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mln_lightning.diagnosis import explain
+from mln_lightning.listing.describe import describe_arrays, describe_folder, describe_table
 
 VERSION_BASE = "1.3"
 CONFIG_NAME = "config"
@@ -137,6 +138,9 @@ def rate_suffix(rate: float | None) -> str:
 ConfigStore.instance().store(name="schema", node=RunConfig)
 OmegaConf.register_new_resolver("hash_suffix", hash_suffix, replace=True)
 OmegaConf.register_new_resolver("rate_suffix", rate_suffix, replace=True)
+OmegaConf.register_new_resolver("describe_folder", describe_folder, replace=True)
+OmegaConf.register_new_resolver("describe_table", describe_table, replace=True)
+OmegaConf.register_new_resolver("describe_arrays", describe_arrays, replace=True)
 
 
 def compose(overrides: Sequence[str] = (), *, config_dir: Path | None = None) -> DictConfig:

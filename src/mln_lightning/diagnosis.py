@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from mln_lightning.errors import UserError
 
+_NO_CHOICE = ("data",)  # a folder of configs, but nothing to choose from
 REQUIRED_GROUPS = ("dataset", "noise", "model", "trainer")  # a folder name or a run needs them
 
 
@@ -30,6 +31,8 @@ def explain(
 ) -> UserError:
     """Translate an error of Hydra or OmegaConf that `overrides` provoked.
 
+    A sentence that was meant for the user is passed on as it is.
+
     Args:
         error: as caught.
         overrides: the `key=value` strings that were composed.
@@ -37,6 +40,8 @@ def explain(
         config_name: name of the primary config file.
         sweep: whether several values for one key were allowed.
     """
+    if (meant := _meant_for_the_user(error)) is not None:
+        return meant
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except OverrideParseException as bad:
@@ -46,6 +51,13 @@ def explain(
         )
     said = _sentences(error, parsed, loader, config_name, sweep=sweep)
     return UserError(next(filter(None, said), _plain(error)))
+
+
+def _meant_for_the_user(error: BaseException | None) -> UserError | None:
+    """The error that a resolver raised, which OmegaConf wraps without naming it as the cause."""
+    while error is not None and not isinstance(error, UserError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _sentences(
@@ -91,7 +103,7 @@ def _bad_option(override: Override, loader: ConfigLoader) -> str | None:
     """An unknown option of a known group."""
     group = override.key_or_group
     options = loader.get_group_options(group, ObjectType.CONFIG)
-    if not options:
+    if not options or group in _NO_CHOICE:
         return None
     if group in REQUIRED_GROUPS and (override.is_delete() or isinstance(override.value(), list)):
         return f"{override.input_line!r}: a run needs exactly one {group}: {', '.join(options)}"
@@ -133,7 +145,10 @@ def _bad_keys(
     choices: list[Override] = []
     values: list[Override] = []
     for override in parsed:
-        is_group = bool(loader.get_group_options(override.key_or_group, ObjectType.CONFIG))
+        group = override.key_or_group
+        is_group = bool(loader.get_group_options(group, ObjectType.CONFIG)) and (
+            group not in _NO_CHOICE
+        )
         (choices if is_group else values).append(override)
     lines = [o.input_line for o in choices if o.input_line and not o.is_sweep_override()]
     try:
@@ -151,7 +166,7 @@ def _bad_keys(
 def _groups(loader: ConfigLoader, parent: str = "") -> Iterator[str]:
     """All config groups such as `noise` and `model/network`, Hydra's own excepted."""
     for name in loader.get_group_options(parent, ObjectType.GROUP):
-        if name != "hydra":
+        if name != "hydra" and name not in _NO_CHOICE:
             group = f"{parent}/{name}" if parent else name
             yield group
             yield from _groups(loader, group)

@@ -20,11 +20,20 @@ from torch import nn
 
 from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
-from mln_lightning.export import export_labels, write_classifier
+from mln_lightning.evaluation import final_metrics, soft_test_labels
+from mln_lightning.export import (
+    export_confusion,
+    export_labels,
+    export_noise,
+    write_classifier,
+)
 from mln_lightning.files import shown, write_atomically
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
 from mln_lightning.summary import data_lines, summary_rows, summary_table
+from mln_lightning.wandb_pictures import log_pictures, tables_in
+
+UNREADABLE = "unreadable.txt"  # names and reasons of images left out
 
 
 def run_job(
@@ -53,6 +62,7 @@ def run_job(
         noise=instantiate(cfg.noise)  # an object in the call; as an override Hydra would unpack it
     )
     data.setup("fit")  # what is wrong with the data is said before anything is written
+    human = soft_test_labels(data)
     model: NoisyLabelModule = instantiate(cfg.model)
     resume = checkpoint_to_resume(cfg.ckpt_path, run_dir)
     if resume is not None:
@@ -62,7 +72,9 @@ def run_job(
     run_dir.mkdir(parents=True, exist_ok=True)
     composed = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     write_atomically(run_dir / "config.yaml", OmegaConf.to_yaml(composed))
-    data.noise_record().save(run_dir / "noise.npz")
+    export_noise(run_dir, data)
+    if data.unreadable:
+        write_atomically(run_dir / UNREADABLE, "\n".join(data.unreadable) + "\n")
 
     callbacks: list[Callback] = list(instantiate(cfg.callbacks).values())
     history = next(c for c in callbacks if isinstance(c, History))
@@ -80,12 +92,13 @@ def run_job(
     trainer.fit(model, datamodule=data, ckpt_path=resume)
 
     metrics = last_values(history.rows)
-    metrics["test/accuracy_last"] = test_accuracy(trainer, model, data)
-    labels = export_labels(run_dir, model, data)
+    metrics |= final_metrics(trainer, model, data, "last", human=human)
+    export_confusion(run_dir, model, data.info)
+    labels = export_labels(run_dir, model, data, device=trainer.strategy.root_device)
     write_classifier(run_dir, model.network)
     if (run_dir / "best.ckpt").exists():  # not without a validation part
         load_network(run_dir / "best.ckpt", model.network)
-    metrics["test/accuracy_selected"] = test_accuracy(trainer, model, data)
+    metrics |= final_metrics(trainer, model, data, "selected", human=human)
     results: RunResults = {
         "choices": dict(choices),
         "overrides": list(overrides),
@@ -96,7 +109,7 @@ def run_job(
             "selected": checkpoint.best_epoch + 1 or trainer.current_epoch,
         },
         "noise": {"rate_asked": cfg.rate, "rate_measured": data.noise_rate},
-        "labels": labels,
+        "labels": labels.counts,
         "seconds": {
             "fit": round(checkpoint.seconds, 2),
             "total": round(time.monotonic() - started + checkpoint.seconds_before, 2),
@@ -106,7 +119,9 @@ def run_job(
         "device": device_name(trainer),
     }
     if isinstance(logger, WandbLogger):
-        log_final_table(logger, results)
+        with tables_in(run_dir / "wandb"):
+            log_pictures(logger, run_dir, labels, data)
+            log_final_table(logger, results)
     write_results(run_dir, results)
     console.print(summary_table(results))
     console.print(f"Everything is in {shown(run_dir)}", soft_wrap=True)
@@ -114,7 +129,7 @@ def run_job(
 
 def quiet() -> None:
     """Leave the screen to the run: no adverts, tips and advice of the libraries below."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for chatter in (
         ".*does not have many workers.*",  # small data sets need none
@@ -186,12 +201,6 @@ def check_checkpoint(
             f"{path} belongs to another model or network: {len(different)} of its tensors differ, "
             f"the first is {different[0]}; resume with the same model and model/network."
         )
-
-
-def test_accuracy(trainer: Trainer, model: NoisyLabelModule, data: NoisyLabelDataModule) -> float:
-    """Accuracy of the model's present weights on the clean test set, a fraction."""
-    trainer.test(model, datamodule=data, verbose=False)
-    return float(trainer.callback_metrics["test/accuracy"])
 
 
 def load_network(checkpoint: Path, network: nn.Module) -> None:

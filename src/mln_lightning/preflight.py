@@ -10,8 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from mln_lightning.config import Job, RunConfig
 from mln_lightning.diagnosis import REQUIRED_GROUPS, did_you_mean
 from mln_lightning.errors import UserError
+from mln_lightning.sizes import SampleSize
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")  # those that are tested
+_SIZES = ("num_val", "num_test", "num_unlabelled")
 _OWN_RATE = {  # noise that takes no rate, and why
     "none": "it adds no noise",
     "human": "human labels have the rate they have",
@@ -78,20 +80,32 @@ def _check_rate(rate: float | None, noise: str | None) -> None:
 
 def _check_sizes(cfg: DictConfig) -> None:
     """The meta set holds every class and leaves something to train on."""
-    if OmegaConf.is_missing(cfg, "num_meta"):
-        raise UserError("num_meta is not set; give the size of the meta set, such as num_meta=100")
+    sizes = {key: _size(f"dataset.{key}", _select(cfg, key)) for key in _SIZES}
+    meta = _size("num_meta", cfg.num_meta)
     classes, pool = _select(cfg, "info.num_classes"), _select(cfg, "info.num_train")
-    num_val = _select(cfg, "num_val") or 0
-    if classes is not None and cfg.num_meta < classes:
+    if classes is None or meta is None or _select(cfg, "meta_list") is not None:
+        return
+    if (meta.unit == "images" and meta.amount < classes) or meta.amount == 0:
         raise UserError(
             f"num_meta={cfg.num_meta} is too small: {_name(cfg)} has {classes} classes and the "
             f"meta set needs an image of each; use num_meta={classes} or more"
         )
-    if pool is not None and cfg.num_meta + num_val >= pool:
+    if pool is None or _select(cfg, "meta_from") == "test":
+        return
+    val = sizes["num_val"]
+    num_val = 0 if val is None else val.count(pool, classes)
+    if meta.count(pool, classes) + num_val >= pool:
         raise UserError(
             f"num_meta={cfg.num_meta} is too large: {_name(cfg)} has {pool} images, {num_val} of "
             f"them for validation; use num_meta={pool - num_val - 1} or less"
         )
+
+
+def _size(name: str, value: Any) -> SampleSize | None:
+    try:
+        return None if value is None else SampleSize.parse(name, value)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def _check_flips(cfg: DictConfig) -> None:

@@ -25,10 +25,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mln_lightning import __version__, folders
-from mln_lightning.preflight import check
 from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
 from mln_lightning.errors import RunStopped, UserError
 from mln_lightning.files import shown
+from mln_lightning.preflight import check
 from mln_lightning.stopping import stoppable
 
 _INDENT = " " * 10  # under the folder, in the report of a sweep

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from rich.table import Table
 
+from mln_lightning.batch import UNKNOWN
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.results import RunResults
+
+_TEST_KEY = re.compile(r"test(_(?P<name>.+))?/(?P<what>accuracy|human_kl)_(?P<when>last|selected)")
 
 
 def data_lines(data: NoisyLabelDataModule) -> list[str]:
@@ -14,26 +19,28 @@ def data_lines(data: NoisyLabelDataModule) -> list[str]:
     Args:
         data: set up.
     """
-    rate = data.noise_rate
+    rate, parts = data.noise_rate, data.parts
     wrong = "true classes unknown" if rate is None else f"{100 * rate:.1f} % wrong"
-    parts = [("training", len(data.train_index), f"observed labels, {wrong}")]
-    if len(data.val_index):
-        parts.append(("validation", len(data.val_index), "observed labels"))
-    parts += [
-        ("meta", len(data.meta_index), "trusted labels"),
-        ("test", len(data.parts.test.labels), "clean labels"),
-    ]
-    return [f"{name:<10} {size:>9,} images, {labels}" for name, size, labels in parts]
+    unlabelled = int((parts.train.labels == UNKNOWN).sum())
+    sets = [("training", len(parts.train) - unlabelled, f"observed labels, {wrong}")]
+    if unlabelled:
+        sets.append(("", unlabelled, "without a label"))
+    if len(parts.val):
+        sets.append(("validation", len(parts.val), "observed labels"))
+    sets.append(("meta", len(parts.meta), "trusted labels"))
+    if parts.test is not None:
+        sets.append(("test", len(parts.test), "clean labels"))
+    sets += [(name, len(part), "clean labels") for name, part in data.also_test.items()]
+    lines = [f"{name:<10} {size:>9,} images, {labels}" for name, size, labels in sets]
+    return lines + data.notes
 
 
 def summary_rows(results: RunResults) -> list[tuple[str, str]]:
     """Quantity and value, as shown at the end of a run; unknown values are left out."""
     metrics, noise, labels = results["metrics"], results["noise"], results["labels"]
-    epochs = results["epochs"]
-    rows = [("test accuracy, last epoch", _percent(metrics["test/accuracy_last"]))]
-    if "test/accuracy_selected" in metrics:
-        chosen = f"test accuracy, selected epoch ({epochs['selected']} of {epochs['last']})"
-        rows.append((chosen, _percent(metrics["test/accuracy_selected"])))
+    rows = _test_rows(results)
+    if not rows and "val/accuracy" in metrics:
+        rows.append(("validation accuracy, observed labels", _percent(metrics["val/accuracy"])))
     if noise["rate_asked"] is not None:
         rows.append(("noise rate asked for", _percent(noise["rate_asked"])))
     if noise["rate_measured"] is not None:
@@ -57,6 +64,21 @@ def summary_table(results: RunResults) -> Table:
     for quantity, value in summary_rows(results):
         table.add_row(quantity, value)
     return table
+
+
+def _test_rows(results: RunResults) -> list[tuple[str, str]]:
+    epochs = results["epochs"]
+    selected = f"selected epoch ({epochs['selected']} of {epochs['last']})"
+    rows = []
+    for key, value in results["metrics"].items():
+        if (found := _TEST_KEY.fullmatch(key)) is None:
+            continue
+        epoch = "last epoch" if found["when"] == "last" else selected
+        if found["what"] == "accuracy":
+            rows.append((f"{found['name'] or 'test'} accuracy, {epoch}", _percent(value)))
+        else:
+            rows.append((f"KL from people's labels, {epoch}", f"{value:.3f} nats"))
+    return rows
 
 
 def _percent(fraction: float) -> str:

@@ -20,6 +20,11 @@ BLOBS = DatasetInfo("blobs", 4, (1, 8, 8), (0.5,), (0.3,), 400)
 SYM = ClassConditionalNoise(symmetric(4, 0.4))
 
 
+def blobs_of_unknown_class():
+    splits = blobs()
+    return splits._replace(train=ImageArrays(splits.train.images, splits.train.labels))
+
+
 def blobs_module(noise=SYM, source=blobs, **options):
     sizes = {"num_meta": 40, "num_val": 40, "batch_size": 32}
     module = NoisyLabelDataModule(source, BLOBS, noise, **(sizes | options))
@@ -33,6 +38,7 @@ def at_step(module, step, epoch=0):
         global_step=step,
         current_epoch=epoch,
         lightning_module=SimpleNamespace(dtype=torch.float32),
+        strategy=SimpleNamespace(root_device=torch.device("cpu")),
     )
     return module
 
@@ -77,7 +83,7 @@ def test_no_image_is_in_two_parts():
     parts = [
         joined(module.train_eval_dataloader()),
         joined(module.val_dataloader()),
-        Batch(*module.parts.meta[module.meta_index]),
+        Batch(*module.parts.meta.source[module.meta_index]),
         joined(module.test_dataloader()),
     ]
     images = [image.numpy().tobytes() for part in parts for image in part.images]
@@ -231,12 +237,15 @@ def test_without_validation_set():
         ({"num_meta": None}, "brings no meta set"),
         ({"num_meta": 380, "num_val": 20}, "ask for 400 of 400"),
         ({"num_meta": 500}, "ask for 540 of 400"),
-        ({"num_val": -1}, "num_val must not be negative, got -1"),
+        ({"num_val": -1}, "num_val=-1 is not a size"),
         ({"batch_size": 321}, "batch size 321 is larger than the training part, which has 320"),
         ({"batch_size": 0}, "at least 1, got 0"),
         ({"meta_batch_size": 0}, "at least 1, got 32 and 0"),
         ({"num_workers": -1}, "num_workers must not be negative"),
-        ({"noise": None}, "clean labels of the training images are not known"),
+        (
+            {"noise": None, "source": blobs_of_unknown_class},
+            "clean labels of the training images are not known",
+        ),
         ({"noise": ClassConditionalNoise(symmetric(3, 0.1))}, "knows classes 0 to 2"),
         ({"source": lambda: blobs(num_classes=5)}, "must be classes 0 to 3, they run from 0 to 4"),
         ({"source": lambda: blobs(num_train=300)}, "should have 400 training images, found 300"),

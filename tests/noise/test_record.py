@@ -96,7 +96,7 @@ def test_unknown_classes_are_left_out_of_the_measurement():
     torch.testing.assert_close(
         empirical_transition(observed, clean, 3), torch.tensor(expected, dtype=torch.float64)
     )
-    with pytest.raises(ValueError, match="no clean label is known"):
+    with pytest.raises(ValueError, match="no labelled image's class is known"):
         noise_rate(observed, torch.full((5,), -1))
     with pytest.raises(ValueError, match="pair up, got 5 and 3"):
         noise_rate(observed, clean[:3])

@@ -72,9 +72,9 @@ class EpochProgress(AfterModuleHooks):
     ) -> None:
         """Advance the bar; reading the loss waits for the device, so only every tenth step does."""
         if self._bar is not None and self._task is not None:
-            if batch_idx % 10 == 0:
-                loss = float(cast(StepOutput, outputs)["loss"])
-                self._bar.update(self._task, loss=f"loss {loss:.4f}")
+            output = cast(StepOutput, outputs)
+            if batch_idx % 10 == 0 and "loss" in output:
+                self._bar.update(self._task, loss=f"loss {float(output['loss']):.4f}")
             self._bar.update(self._task, completed=batch_idx + 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -1,15 +1,16 @@
 """Data: labelled images, splits, batches that can be resumed, and the data module."""
 
-from mln_lightning.data.augment import Normalize, RandomCropFlip
+from mln_lightning.data.augment import Augment, Normalize, RandomCropFlip
 from mln_lightning.data.cache import CachedImages, cached
 from mln_lightning.data.datamodule import NoisyLabelDataModule
 from mln_lightning.data.encoded import EncodedImages, ImageFiles, ImageFormat, ImageStore
 from mln_lightning.data.sampler import MetaSampler, TrainSampler
-from mln_lightning.data.scan import Scan, drop_unreadable, scan
 from mln_lightning.data.source import DatasetInfo, ImageArrays, LabeledImages, Splits
 from mln_lightning.data.split import stratified_split
+from mln_lightning.data.strong import StrongAugment
 
 __all__ = [
+    "Augment",
     "CachedImages",
     "DatasetInfo",
     "EncodedImages",
@@ -22,11 +23,9 @@ __all__ = [
     "NoisyLabelDataModule",
     "Normalize",
     "RandomCropFlip",
-    "Scan",
     "Splits",
+    "StrongAugment",
     "TrainSampler",
     "cached",
-    "drop_unreadable",
-    "scan",
     "stratified_split",
 ]

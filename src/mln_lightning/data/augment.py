@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -14,6 +14,14 @@ from mln_lightning.seeding import derive_seed, hashed_bits
 
 _AUGMENT = 3  # stream of the seed, beside those of the samplers
 _FIELD = 20  # bits of one draw
+
+
+class Augment(Protocol):
+    """Changes training images at random, but the same sample alike in the same epoch."""
+
+    def __call__(self, images: Tensor, index: Tensor, *, seed: int, epoch: int) -> Tensor:
+        """``(B, K, H, W)`` uint8 and the ``(B,)`` rows of the samples → ``(B, K, H, W)`` uint8."""
+        ...
 
 
 class Normalize:

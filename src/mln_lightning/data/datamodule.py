@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import signal
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from mln_lightning.batch import UNKNOWN, Batch, TrainBatch
-from mln_lightning.data.augment import Normalize, RandomCropFlip
-from mln_lightning.data.partition import BatchSource, Partition, partition
-from mln_lightning.data.sampler import MetaSampler, TrainSampler
-from mln_lightning.data.source import DatasetInfo, Splits
-from mln_lightning.noise.base import NoiseModel, noise_rate
+from mln_lightning.batch import Batch, TrainBatch
+from mln_lightning.data import loading
+from mln_lightning.data.augment import Augment, Normalize
+from mln_lightning.data.cut import Cut, one_of, size
+from mln_lightning.data.notes import notes, without_duplicates
+from mln_lightning.data.partition import partition
+from mln_lightning.data.parts import BatchSource, Part, Partition
+from mln_lightning.data.prepare import prepared
+from mln_lightning.data.sampler import train_samplers
+from mln_lightning.data.source import DatasetInfo, LabeledImages, Splits
+from mln_lightning.data.transfer import augmented, normalized
+from mln_lightning.noise.base import NoiseModel
 from mln_lightning.noise.record import NoiseRecord
 
 
@@ -28,25 +32,40 @@ class NoisyLabelDataModule(LightningDataModule):
     validation set (observed labels) are cut from it; a source may bring its own. Test images are
     used for nothing else. Without noise the labels are taken as the observed ones.
 
-    After `setup`:
-        labels, clean: ``(N,)`` int64 over the *full* training set; ``clean`` may be ``UNKNOWN``.
-        train_index, val_index, meta_index: ascending rows of each part, in the full training set or
-            in the source's own part.
+    After `setup`, ``notes`` says what a user should know about the data, a sentence each, and
+    ``unreadable`` names the images that were left out. `Batch.index` is the row in the full
+    training set, or in the part that the source brings.
 
-    `Batch.index` is the row in the full training set, or in the part that the source brings.
+    A size is a count (180), a share (0.1 or ``"10%"``) or a number of each class (``"20/class"``).
 
     Args:
         source: reads the data set.
         info: its description.
         noise: noise model, or None if the source's labels are observed ones.
-        num_meta: size of the meta set, at least C; None = all of the source's own.
+        num_meta: size of the meta set, an image of each class at least; None = all of the source's
+            own, or all trusted images.
         num_val: size of the validation set; None = all of the source's own, or none.
+        num_test: trusted images to test on, if the source brings no test set; None = no test.
+        meta_from: where the meta set is cut from. ``test`` is the published code's way: its results
+            do not compare with those of a whole test set.
+        meta_list: text file of the meta images, rows or names; ``num_meta`` is not used then.
+        meta_in_train: leave the meta images in the training set too, with their observed labels.
+        num_unlabelled: training images whose labels are hidden, besides those that have none.
+        unlabelled_order: ``mixed``: anywhere in an epoch; ``sequential``: after the labelled ones,
+            in batches of their own without augmentation, as published.
+        duplicates: what to do about exact copies between the sets. ``drop`` leaves the copy in the
+            later of train, validation, meta, test.
+        on_bad_image: ``skip`` leaves unreadable images out before anything is drawn.
+        cache_dir: folder for a cache of decoded images; None = decode them in every epoch.
         batch_size: B.
         meta_batch_size: None = ``batch_size``, but no more than there are meta samples.
         rate: noise rate asked for, 0…1; for the record only.
         augment: augmentation of training images (meta images are never changed).
-        num_workers: worker processes of each loader; images in memory need none.
+        num_workers: worker processes of each loader; None = as many as there are cores, at most 8.
+            Images in memory need none.
         drop_last: leave out an epoch's last batch if it is short.
+        test_soft_labels: file of people's label distributions for the test images, such as
+            CIFAR-10H, to compare predictions with.
         verify: handed to a source that can check its files; None = it has no such choice.
         seed: seed of order and augmentation.
         data_seed: seed of noise and splits.
@@ -61,61 +80,87 @@ class NoisyLabelDataModule(LightningDataModule):
         info: DatasetInfo,
         noise: NoiseModel | None = None,
         *,
-        num_meta: int | None = None,
-        num_val: int | None = None,
+        num_meta: int | float | str | None = None,
+        num_val: int | float | str | None = None,
+        num_test: int | float | str | None = None,
+        meta_from: Literal["train", "test"] = "train",
+        meta_list: str | None = None,
+        meta_in_train: bool = False,
+        num_unlabelled: int | float | str | None = None,
+        unlabelled_order: Literal["mixed", "sequential"] = "mixed",
+        duplicates: Literal["ignore", "report", "drop"] = "ignore",
+        on_bad_image: Literal["error", "skip"] = "error",
+        cache_dir: str | None = None,
         batch_size: int = 128,
         meta_batch_size: int | None = None,
         rate: float | None = None,
-        augment: RandomCropFlip | None = None,
-        num_workers: int = 0,
+        augment: Augment | None = None,
+        num_workers: int | None = 0,
         drop_last: bool = True,
+        test_soft_labels: str | None = None,
         verify: bool | None = None,
         seed: int = 0,
         data_seed: int = 0,
     ) -> None:
         super().__init__()
-        if min(batch_size, batch_size if meta_batch_size is None else meta_batch_size) < 1:
-            raise ValueError(
-                f"Batch sizes must be at least 1, got {batch_size} and {meta_batch_size}."
-            )
-        if num_workers < 0:
-            raise ValueError(f"num_workers must not be negative, got {num_workers}.")
+        loading.check_batches(batch_size, meta_batch_size, num_workers)
+        one_of("unlabelled_order", unlabelled_order, ("mixed", "sequential"))
+        one_of("duplicates", duplicates, ("ignore", "report", "drop"))
+        one_of("on_bad_image", on_bad_image, ("error", "skip"))
         self.source = source
         self.info = info
         self.noise = noise
-        self.num_meta = num_meta
-        self.num_val = num_val
+        self.cut = Cut(
+            num_meta=size("num_meta", num_meta),
+            num_val=size("num_val", num_val),
+            num_test=size("num_test", num_test),
+            meta_from=meta_from,
+            meta_list=meta_list,
+            meta_in_train=meta_in_train,
+            num_unlabelled=size("num_unlabelled", num_unlabelled),
+        )
+        self.unlabelled_order = unlabelled_order
+        self.duplicates = duplicates
+        self.on_bad_image = on_bad_image
+        self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.meta_batch_size = meta_batch_size
         self.rate = rate
         self.augment = augment
-        self.num_workers = num_workers
+        self.num_workers = loading.default_workers() if num_workers is None else num_workers
         self.drop_last = drop_last
+        self.test_soft_labels = test_soft_labels
         self.verify = verify
         self.seed = seed
         self.data_seed = data_seed
         self.normalize = Normalize(info.mean, info.std)
+        self.notes: list[str] = []
+        self.unreadable: list[str] = []
+        self._splits: Splits | None = None
         self._parts: Partition | None = None
 
     def setup(self, stage: str | None = None) -> None:
-        """Read, corrupt and split the data; a second call does nothing."""
-        if self._parts is not None:
-            return
+        """Read, corrupt and split the data, once; put what fits onto the trainer's device."""
+        if self._parts is None:
+            self._splits, self._parts = self._read()
+        if not self.num_workers:
+            loading.place(self._parts, self._device())
+
+    def _read(self) -> tuple[Splits, Partition]:
         splits = self.source() if self.verify is None else self.source(verify=self.verify)
-        parts = partition(
+        splits, self.unreadable = prepared(
             splits,
-            self.info,
-            self.noise,
-            num_meta=self.num_meta,
-            num_val=self.num_val,
-            data_seed=self.data_seed,
+            cache_dir=self.cache_dir,
+            skip_unreadable=self.on_bad_image == "skip",
+            workers=self.num_workers,
         )
-        if self.batch_size > len(parts.train_index):
-            raise ValueError(
-                f"The batch size {self.batch_size} is larger than the training part, which has "
-                f"{len(parts.train_index)} samples: lower batch_size, num_meta or num_val."
-            )
-        self._parts = parts
+        parts = partition(splits, self.info, self.noise, self.cut, data_seed=self.data_seed)
+        self.notes = notes(splits, parts, self.cut, self.unreadable)
+        if self.duplicates != "ignore":
+            parts, found = without_duplicates(parts, drop=self.duplicates == "drop")
+            self.notes += found
+        loading.check_batch_fits(self.batch_size, parts)
+        return splits, parts
 
     @property
     def parts(self) -> Partition:
@@ -131,35 +176,32 @@ class NoisyLabelDataModule(LightningDataModule):
     @property
     def labels(self) -> Tensor:
         """``(N,)`` int64 observed labels of the full training set."""
-        return self.parts.train.labels
+        return self.parts.train.source.labels
 
     @property
     def clean(self) -> Tensor:
         """``(N,)`` int64 true classes of the full training set or ``UNKNOWN``; for metrics only."""
-        return self.parts.train.clean
+        return self.parts.train.source.clean
 
     @property
     def train_index(self) -> Tensor:
         """``(n,)`` int64 rows of the training part."""
-        return self.parts.train_index
+        return self.parts.train.index
 
     @property
     def val_index(self) -> Tensor:
         """``(v,)`` int64 rows of the validation set."""
-        return self.parts.val_index
+        return self.parts.val.index
 
     @property
     def meta_index(self) -> Tensor:
         """``(m,)`` int64 rows of the meta set."""
-        return self.parts.meta_index
+        return self.parts.meta.index
 
     @property
     def noise_rate(self) -> float | None:
         """Measured fraction of wrong labels in the training part; None if no class is known."""
-        clean = self.clean[self.train_index]
-        if not bool((clean != UNKNOWN).any()):
-            return None
-        return noise_rate(self.labels[self.train_index], clean)
+        return self.parts.train.noise_rate
 
     def noise_record(self) -> NoiseRecord:
         """All that is needed to repeat this noise."""
@@ -174,54 +216,60 @@ class NoisyLabelDataModule(LightningDataModule):
 
     def train_dataloader(self) -> dict[str, DataLoader[Batch]]:
         """``{"train": …, "meta": …}``, equally long, going on where the trainer stands."""
-        order = TrainSampler(
-            self.train_index,
+        order, meta_order = train_samplers(
+            self.parts,
             batch_size=self.batch_size,
+            meta_batch_size=self.meta_batch_size,
             seed=self.seed,
             step=self._finished_steps,
             drop_last=self.drop_last,
-        )
-        meta_order = MetaSampler(
-            self.meta_index,
-            batch_size=self.meta_batch_size or min(self.batch_size, len(self.meta_index)),
-            steps_per_epoch=len(order),
-            seed=self.seed,
-            step=self._finished_steps,
+            unlabelled_order=self.unlabelled_order,
         )
         return {
-            "train": self._loader(self.parts.train, order),
-            "meta": self._loader(self.parts.meta, meta_order),
+            "train": self._loader(self.parts.train.source, order),
+            "meta": self._loader(self.parts.meta.source, meta_order),
         }
 
     def train_eval_dataloader(self) -> DataLoader[Batch]:
         """The training part in the order of its rows, once, never augmented."""
-        return self._in_order(self.parts.train, self.train_index)
+        return self.in_order(self.parts.train)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """The validation set with observed labels, in order; an empty list if there is none."""
-        return self._in_order(self.parts.val, self.val_index) if len(self.val_index) else []
+        return self.in_order(self.parts.val) if len(self.parts.val) else []
 
-    def test_dataloader(self) -> DataLoader[Batch]:
-        """The test set, in order."""
-        return self._in_order(self.parts.test, torch.arange(len(self.parts.test.labels)))
+    def test_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """The test set, in order; an empty list if there is none."""
+        return [] if self.parts.test is None else self.in_order(self.parts.test)
+
+    @property
+    def also_test(self) -> Mapping[str, LabeledImages]:
+        """Further clean test sets, by name."""
+        return {} if self._splits is None else self._splits.also_test
 
     def on_after_batch_transfer(
         self, batch: TrainBatch | Batch, dataloader_idx: int = 0
     ) -> TrainBatch | Batch:
         """Augment the training images of a training step, and normalise all images."""
+        trainer = self.trainer
+        dtype = None if trainer is None else trainer.lightning_module.dtype
         if isinstance(batch, Batch):
-            return self._normalized(batch)
+            return normalized(batch, self.normalize, dtype)
         train = batch["train"]
-        if self.augment is not None and self.trainer is not None:
-            images = self.augment(
-                train.images, train.index, seed=self.seed, epoch=self.trainer.current_epoch
+        if self.augment is not None and trainer is not None:
+            train = augmented(
+                train,
+                self.augment,
+                seed=self.seed,
+                epoch=trainer.current_epoch,
+                spare_unlabelled=self.unlabelled_order == "sequential",
             )
-            train = train._replace(images=images)
-        return {"train": self._normalized(train), "meta": self._normalized(batch["meta"])}
+        meta = normalized(batch["meta"], self.normalize, dtype)
+        return TrainBatch(train=normalized(train, self.normalize, dtype), meta=meta)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data: no positions, only which data they were."""
-        return {"name": self.info.name, "labels_sha256": self._fingerprint()}
+        return self.parts.state(self.info.name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse a checkpoint of other data.
@@ -229,55 +277,22 @@ class NoisyLabelDataModule(LightningDataModule):
         Raises:
             ValueError: the checkpoint belongs to another data set, noise or split.
         """
-        if self._parts is None:
-            return
-        if state_dict["name"] != self.info.name:
-            raise ValueError(
-                f"The checkpoint was trained on {state_dict['name']}, the data set is "
-                f"{self.info.name}: choose the matching data set or start anew."
-            )
-        if state_dict["labels_sha256"] != self._fingerprint():
-            raise ValueError(
-                f"The checkpoint was trained on {self.info.name} with other labels or another "
-                "split: use the same noise, rate, data_seed, num_meta and num_val, or start anew."
-            )
-
-    def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        for values in (self.labels, self.train_index, self.val_index, self.meta_index):
-            digest.update(values.numpy().astype("<i8").tobytes())
-        return digest.hexdigest()
+        if self._parts is not None:
+            self._parts.check_state(state_dict, self.info.name)
 
     def _finished_steps(self) -> int:
         return 0 if self.trainer is None else self.trainer.global_step
 
-    def _normalized(self, batch: Batch) -> Batch:
-        images = self.normalize(batch.images)
-        # Lightning has converted inputs to the model's precision before, when these were bytes.
-        if self.trainer is not None:
-            images = images.to(self.trainer.lightning_module.dtype)
-        return batch._replace(images=images)
-
-    def _in_order(self, source: BatchSource, rows: Tensor) -> DataLoader[Batch]:
-        return self._loader(source, torch.split(rows, self.batch_size))
+    def in_order(self, part: Part) -> DataLoader[Batch]:
+        """All samples of a set in the order of their rows, once, never augmented."""
+        return self._loader(part.source, torch.split(part.index, self.batch_size))
 
     def _loader(
         self, source: BatchSource, batches: Sampler[Tensor] | tuple[Tensor, ...]
     ) -> DataLoader[Batch]:
-        return DataLoader(
-            source,
-            batch_size=None,
-            sampler=batches,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=_leave_interrupts_to_the_main_process,
+        return loading.batch_loader(
+            source, batches, workers=self.num_workers, device=self._device()
         )
 
-
-def _leave_interrupts_to_the_main_process(worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the main one finishes its step with its workers.
-
-    Args:
-        worker: number of this process.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    def _device(self) -> torch.device:
+        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device

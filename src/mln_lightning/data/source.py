@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -12,9 +12,13 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from mln_lightning.batch import UNKNOWN
-
-_CHANNELS = (1, 3, 4)
+from mln_lightning.data.layout import (
+    channels_first,
+    check_images,
+    check_labels,
+    check_trusted,
+    integers,
+)
 
 
 @dataclass(frozen=True)
@@ -89,8 +93,8 @@ class DatasetInfo:
         Raises:
             ValueError: the images are empty or have another type or layout.
         """
-        images = _channels_first(torch.as_tensor(images))
-        _check_images(images)
+        images = channels_first(torch.as_tensor(images))
+        check_images(images)
         if not len(images):
             raise ValueError("There are no images to describe.")
         # One image at a time in float64 would be slow, all at once large: count grey values.
@@ -174,7 +178,7 @@ class ImageArrays:
     trusted: Tensor | None = None
 
     def __post_init__(self) -> None:
-        _check_images(self.images)
+        check_images(self.images)
         check_labels("Labels", self.labels, len(self.images))
         if self.clean is not None:
             check_labels("Clean labels", self.clean, len(self.images))
@@ -182,7 +186,10 @@ class ImageArrays:
 
     @classmethod
     def from_numpy(
-        cls, images: ArrayLike | Tensor, labels: ArrayLike | Tensor, clean: ArrayLike | Tensor | None = None
+        cls,
+        images: ArrayLike | Tensor,
+        labels: ArrayLike | Tensor,
+        clean: ArrayLike | Tensor | None = None,
     ) -> ImageArrays:
         """Build from arrays in the usual layouts.
 
@@ -196,9 +203,9 @@ class ImageArrays:
             ValueError: a type, a shape or a label is not as described.
         """
         return cls(
-            images=_channels_first(torch.as_tensor(images)).contiguous(),
-            labels=_integers("Labels", labels),
-            clean=None if clean is None else _integers("Clean labels", clean),
+            images=channels_first(torch.as_tensor(images)).contiguous(),
+            labels=integers("Labels", labels),
+            clean=None if clean is None else integers("Clean labels", clean),
         )
 
     def __len__(self) -> int:
@@ -213,6 +220,10 @@ class ImageArrays:
         clean = None if self.clean is None else self.clean[rows]
         trusted = None if self.trusted is None else self.trusted[rows]
         return ImageArrays(self.images[rows], self.labels[rows], clean, trusted)
+
+    def to(self, device: torch.device) -> ImageArrays:
+        """The same with the images on ``device``; labels stay where they are."""
+        return ImageArrays(self.images.to(device), self.labels, self.clean, self.trusted)
 
     def name(self, row: int) -> str:
         """The row's number."""
@@ -232,6 +243,7 @@ class Splits(NamedTuple):
         val: own validation part, used with its labels as they are.
         meta: own trusted part; its labels are taken as clean.
         also_test: further clean test sets, by name.
+        notes: what the user should know about the source, a line each.
     """
 
     train: LabeledImages
@@ -239,66 +251,21 @@ class Splits(NamedTuple):
     val: LabeledImages | None = None
     meta: LabeledImages | None = None
     also_test: Mapping[str, LabeledImages] = MappingProxyType({})
+    notes: tuple[str, ...] = ()
 
+    def parts(self) -> dict[str, LabeledImages]:
+        """All parts there are, by name."""
+        own = {"train": self.train, "test": self.test, "val": self.val, "meta": self.meta}
+        return {name: part for name, part in own.items() if part is not None} | dict(self.also_test)
 
-def _channels_first(images: Tensor) -> Tensor:
-    if images.ndim == 3:
-        return images.unsqueeze(1)
-    if images.ndim == 4 and images.shape[1] not in _CHANNELS and images.shape[3] in _CHANNELS:
-        return images.permute(0, 3, 1, 2)
-    return images
-
-
-def _integers(name: str, values: ArrayLike | Tensor) -> Tensor:
-    tensor = torch.as_tensor(values)
-    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
-        raise ValueError(f"{name} must be integers, got {tensor.dtype}.")
-    return tensor.long()
-
-
-def _check_images(images: Tensor) -> None:
-    if images.dtype != torch.uint8:
-        raise ValueError(
-            f"Images must be uint8 with values 0 to 255, got {images.dtype}; "
-            "scale and convert them."
-        )
-    if images.ndim != 4:
-        raise ValueError(f"Images must have the shape (N, K, H, W), got {tuple(images.shape)}.")
-
-
-def check_labels(name: str, labels: Tensor, num_images: int) -> None:
-    """Refuse labels that are not ``(N,)`` int64 classes or ``UNKNOWN``.
-
-    Raises:
-        ValueError: says what they are.
-    """
-    if labels.dtype != torch.int64:
-        raise ValueError(f"{name} must be int64, got {labels.dtype}.")
-    if labels.shape != (num_images,):
-        raise ValueError(
-            f"{name} must be one number for each of the {num_images} images, "
-            f"got the shape {tuple(labels.shape)}."
-        )
-    if len(labels) and int(labels.min()) < UNKNOWN:
-        raise ValueError(f"{name} must be classes from 0 up, got {int(labels.min())}.")
-
-
-def check_trusted(trusted: Tensor | None, clean: Tensor | None, num_images: int) -> None:
-    """Refuse a mask of trusted samples that does not fit, or trusts samples of unknown class.
-
-    Raises:
-        ValueError: says how many samples are affected.
-    """
-    if trusted is None:
-        return
-    if trusted.dtype != torch.bool or trusted.shape != (num_images,):
-        raise ValueError(
-            f"Trusted must be a bool for each of the {num_images} images, got {trusted.dtype} of "
-            f"shape {tuple(trusted.shape)}."
-        )
-    known = torch.zeros_like(trusted) if clean is None else clean != UNKNOWN
-    if bool((trusted & ~known).any()):
-        raise ValueError(
-            f"{int((trusted & ~known).sum())} trusted images have no clean label: give one, or "
-            "do not trust them."
+    def each(self, change: Callable[[str, LabeledImages], LabeledImages]) -> Splits:
+        """The same parts, each replaced by ``change(name, part)``."""
+        changed = {name: change(name, part) for name, part in self.parts().items()}
+        return Splits(
+            train=changed.pop("train"),
+            test=changed.pop("test", None),
+            val=changed.pop("val", None),
+            meta=changed.pop("meta", None),
+            also_test=changed,
+            notes=self.notes,
         )

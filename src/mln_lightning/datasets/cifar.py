@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,10 @@ import torch
 from torch import Tensor
 
 from mln_lightning.data.source import ImageArrays, Splits
-from mln_lightning.datasets.files import check_md5, fetch, require_file
+from mln_lightning.datasets.files import check_md5, fetch, require_files
+from mln_lightning.unpickle import load_arrays
 
 _SHAPE = (3, 32, 32)
-_PLAIN_ARRAYS = {  # all that a pickled array refers to, under numpy's old and new module names
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("_codecs", "encode"),
-}
 
 
 def cifar10(
@@ -98,9 +90,13 @@ def read_batches(
     if download and not all((folder / file).is_file() for file in sums):
         fetch(reader, data_dir, name=name)
     unpack = f"Unpack the published {reader.filename} in {data_dir}"
-    for file, md5 in sums.items():
-        require_file(folder / file, name=name, advice=f"{unpack}, or run with download=true")
-        if verify:
+    require_files(
+        *(folder / file for file in sums),
+        name=name,
+        advice=f"{unpack}, or run with download=true",
+    )
+    if verify:
+        for file, md5 in sums.items():
             advice = (
                 f"{unpack}, or delete the file and run with download=true; "
                 "dataset.verify=false reads a complete copy with other checksums"
@@ -123,19 +119,10 @@ def read_batches(
     return Splits(train=parts[0], test=parts[1])
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays, lists and strings, and runs no other code a file may name."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _PLAIN_ARRAYS:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is no plain data")
-        return super().find_class(module, name)
-
-
 def _read_unverified(path: Path, name: str) -> ImageArrays:
     try:
         with path.open("rb") as file:
-            entry = _ArrayUnpickler(file, encoding="latin1").load()
+            entry = load_arrays(file, encoding="latin1")
         labels = entry["fine_labels"] if "fine_labels" in entry else entry["labels"]
         data = np.asarray(entry["data"])
         if data.dtype != np.uint8 or data.shape != (len(labels), torch.Size(_SHAPE).numel()):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mln_lightning.data.source import ImageArrays, Splits
-from mln_lightning.datasets.files import check_md5, fetch, require_file
+from mln_lightning.datasets.files import check_md5, fetch, require_files
 
 _NAME = "Fashion-MNIST"
 _SIZE = 28
@@ -55,7 +55,7 @@ def _read(folder: Path, name: str, shape: tuple[int, ...], checksums: dict[str, 
     unpacked = packed.with_suffix("")
     if packed.is_file() or not unpacked.is_file():
         put = "Put the published file there, or"
-        require_file(packed, name=_NAME, advice=f"{put} run with download=true")
+        require_files(packed, name=_NAME, advice=f"{put} run with download=true")
         advice = f"{put} delete it and run with download=true"
         check_md5(packed, checksums[name], name=_NAME, advice=advice)
         path = packed

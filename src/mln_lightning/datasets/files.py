@@ -7,6 +7,8 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+_NAMED = 10  # missing files that a sentence lists before it says "and n more"
+
 
 def fetch(reader: Callable[..., object], data_dir: str | os.PathLike[str], *, name: str) -> None:
     """Fetch a data set through torchvision.
@@ -28,19 +30,43 @@ def fetch(reader: Callable[..., object], data_dir: str | os.PathLike[str], *, na
         ) from error
 
 
-def require_file(path: Path, *, name: str, advice: str) -> None:
-    """Stop if a file is missing.
+def require_files(*paths: Path, name: str, advice: str) -> None:
+    """Stop if files are missing, and name them.
 
     Args:
-        path: the file.
+        paths: the files.
         name: the data set.
-        advice: how to get the file, a sentence without full stop.
+        advice: how to get them, a sentence without full stop.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: at least one is missing.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{name} is not complete: {path} is missing. {advice}.")
+    _stop_if_missing([path for path in paths if not path.is_file()], name, advice)
+
+
+def require_folders(*paths: Path, name: str, advice: str) -> None:
+    """Stop if folders are missing, and name them.
+
+    Args:
+        paths: the folders.
+        name: the data set.
+        advice: how to get them, a sentence without full stop.
+
+    Raises:
+        FileNotFoundError: at least one is missing.
+    """
+    _stop_if_missing([path for path in paths if not path.is_dir()], name, advice)
+
+
+def _stop_if_missing(missing: list[Path], name: str, advice: str) -> None:
+    if not missing:
+        return
+    listed = [str(path) for path in missing[:_NAMED]]
+    if len(missing) > _NAMED:
+        listed.append(f"{len(missing) - _NAMED} more")
+    named = " and ".join(filter(None, [", ".join(listed[:-1]), listed[-1]]))
+    verb = "is" if len(missing) == 1 else "are"
+    raise FileNotFoundError(f"{name} is not complete: {named} {verb} missing. {advice}.")
 
 
 def check_md5(path: Path, expected: str, *, name: str, advice: str) -> None:

@@ -1,6 +1,7 @@
 """How good soft labels are, and how much of the noise was learned by heart.
 
-Fractions are 0…1. Samples whose true class is ``UNKNOWN`` count only where no true class is needed.
+Fractions are 0…1. Samples whose true class or label is ``UNKNOWN`` count only where neither is
+needed.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ class CorrectionCounts(TypedDict):
 
 
 def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> CorrectionCounts:
-    """Compare labels before and after correction, over samples whose true class is known.
+    """Compare labels before and after correction, over labelled samples of known true class.
 
     Args:
         corrected: ``(N,)`` int64 labels after correction.
-        observed: ``(N,)`` int64 labels before.
+        observed: ``(N,)`` int64 labels before, or ``UNKNOWN``.
         clean: ``(N,)`` int64 true classes or ``UNKNOWN``.
 
     Returns:
@@ -47,7 +48,7 @@ def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> Cor
             "Corrected, observed and clean labels must pair up, got "
             f"{len(corrected)}, {len(observed)} and {len(clean)} of them."
         )
-    known = clean != UNKNOWN
+    known = (clean != UNKNOWN) & (observed != UNKNOWN)
     total = int(known.sum())
     if not total:
         return {
@@ -143,11 +144,11 @@ class LabelQuality(Metric):
 
         Args:
             logits: ``(B, C)`` of the classifier.
-            observed: ``(B,)`` int64 observed labels.
+            observed: ``(B,)`` int64 observed labels or ``UNKNOWN``.
             clean: ``(B,)`` int64 true classes or ``UNKNOWN``.
             soft_labels: ``(B, C)`` probabilities the step trained on, if there are any.
         """
-        known = clean != UNKNOWN
+        known = (clean != UNKNOWN) & (observed != UNKNOWN)
         wrong = known & (observed != clean)
         self.num_known += known.sum()
         self.observed_wrong += wrong.sum()

@@ -13,9 +13,10 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from mln_lightning.batch import Batch, StepOutput, TrainBatch
+from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
+from mln_lightning.data.datamodule import NoisyLabelDataModule
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -63,6 +64,7 @@ class NoisyLabelModule(LightningModule, ABC):
         self.num_classes = num_classes
         self.warmup_epochs = warmup_epochs
         self.warmed_up = False
+        self._some_unlabelled = True  # as far as is known
         self._optimizer = optimizer
         self._scheduler = scheduler
         # Persistent, so that a checkpoint in mid-epoch carries the sums of the epoch so far.
@@ -73,6 +75,8 @@ class NoisyLabelModule(LightningModule, ABC):
             self._epoch_mean(name).persistent(True)
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_confusion = MulticlassConfusionMatrix(num_classes)
+        self.confusion: Tensor | None = None  # of the last test, (C, C) counts, rows = clean class
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
 
     def setup(self, stage: str) -> None:
@@ -89,10 +93,16 @@ class NoisyLabelModule(LightningModule, ABC):
 
     # -- training -----------------------------------------------------------------------------
 
+    def on_fit_start(self) -> None:
+        """Ask once whether there are unlabelled samples: a look at every batch would cost time."""
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, NoisyLabelDataModule):
+            self._some_unlabelled = bool((data.parts.train.labels == UNKNOWN).any())
+
     def training_step(self, batch: TrainBatch, batch_idx: int) -> StepOutput:
         """One warm-up step or one step of the method; see `noisy_step`."""
         if self.current_epoch < self.warmup_epochs:
-            output = self._warmup_step(batch["train"])
+            output = self.supervised_step(batch["train"])
         else:
             if not self.warmed_up:
                 self.on_warmup_end()
@@ -115,11 +125,24 @@ class NoisyLabelModule(LightningModule, ABC):
         self.manual_backward(loss)
         optimizer.step()
 
-    def _warmup_step(self, train: Batch) -> StepOutput:
+    def supervised_step(self, train: Batch) -> StepOutput:
+        """θ ← θ − lr · ∂θ cross_entropy(network(x), observed label), over the labelled samples.
+
+        A batch without any label changes nothing, and counts as a step.
+        """
+        if self._some_unlabelled and bool((train.labels == UNKNOWN).all()):
+            return self._no_step()
         logits = self.network(train.images)
-        loss = cross_entropy(logits, train.labels)
+        loss = cross_entropy(logits, train.labels, ignore_index=UNKNOWN)
         self.descend(loss)
         return {"loss": loss.detach(), "logits": logits.detach()}
+
+    def _no_step(self) -> StepOutput:
+        """Advance ``global_step``, from which the samplers know where they are."""
+        optimizer = self._network_optimizer()
+        optimizer.zero_grad(set_to_none=True)  # what has no gradient is left alone, decay included
+        optimizer.step()
+        return {}
 
     def _network_optimizer(self) -> LightningOptimizer:
         optimizers = self.optimizers()
@@ -140,6 +163,8 @@ class NoisyLabelModule(LightningModule, ABC):
         return metric
 
     def _record(self, output: StepOutput) -> None:
+        if "loss" not in output:
+            return
         self._epoch_mean("train/loss").update(output["loss"])
         bad = ~torch.isfinite(output["loss"])
         if "meta_loss" in output:
@@ -199,13 +224,17 @@ class NoisyLabelModule(LightningModule, ABC):
         self.val_accuracy.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy on the clean test set."""
-        self.test_accuracy.update(self(batch.images), batch.labels)
+        """Accuracy and confusions on the clean test set."""
+        logits = self(batch.images)
+        self.test_accuracy.update(logits, batch.labels)
+        self.test_confusion.update(logits, batch.labels)
 
     def on_test_epoch_end(self) -> None:
-        """Log ``test/accuracy``."""
+        """Log ``test/accuracy``, and keep the confusion matrix."""
         self.log("test/accuracy", self.test_accuracy.compute(), logger=False)
+        self.confusion = self.test_confusion.compute().cpu()
         self.test_accuracy.reset()
+        self.test_confusion.reset()
 
     # -- checkpoints ------------------------------------------------------------------------------
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from torch.nn.functional import cross_entropy
-
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.models.base import NoisyLabelModule
 
@@ -13,8 +11,4 @@ class Supervised(NoisyLabelModule):
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """θ ← θ − lr · ∂θ cross_entropy(network(x), observed label)."""
-        train = batch["train"]
-        logits = self.network(train.images)
-        loss = cross_entropy(logits, train.labels)
-        self.descend(loss)
-        return {"loss": loss.detach(), "logits": logits.detach()}
+        return self.supervised_step(batch["train"])

@@ -1,82 +1,13 @@
-"""Noise that depends on the class alone: transition matrices and their sampling."""
+"""Noise that depends on the class alone, drawn from a transition matrix."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from mln_lightning.apportion import largest_remainder
+from mln_lightning.apportion import rounded_to
 from mln_lightning.noise.base import Images
-
-
-def symmetric(num_classes: int, rate: float) -> Tensor:
-    """Every class turns into each *other* class with the same probability.
-
-    The own class is excluded, so ``rate`` is the expected fraction of wrong labels. Rate 0 is the
-    identity.
-
-    Args:
-        num_classes: C, at least 2.
-        rate: 0 ≤ rate < 1.
-
-    Returns:
-        ``(C, C)`` float64, rows sum to one.
-
-    Raises:
-        ValueError: an argument is out of range.
-    """
-    _check(num_classes, rate)
-    matrix = torch.full((num_classes, num_classes), rate / (num_classes - 1), dtype=torch.float64)
-    return matrix.fill_diagonal_(1 - rate)
-
-
-def asymmetric(num_classes: int, rate: float, flips: Mapping[int, int]) -> Tensor:
-    """Look-alike classes turn into each other; all other classes stay clean.
-
-    The whole data set's noise is ``rate`` times the share of the classes that flip.
-
-    Args:
-        num_classes: C, at least 2.
-        rate: probability that a sample of a flipping class flips, 0 ≤ rate < 1.
-        flips: class → the class it turns into; keys and values may be digits in a string.
-
-    Returns:
-        ``(C, C)`` float64, rows sum to one.
-
-    Raises:
-        ValueError: the rate is out of range, the map is empty, a class flips to itself, or there
-            are fewer classes than the map needs.
-    """
-    _check(num_classes, rate)
-    pairs = {int(source): int(target) for source, target in flips.items()}
-    if not pairs:
-        raise ValueError(
-            "Asymmetric noise needs a map from class to look-alike class, and this data set has "
-            "none: fill in its flips, or use symmetric noise."
-        )
-    used = {*pairs, *pairs.values()}
-    if max(used) >= num_classes or min(used) < 0:
-        raise ValueError(
-            f"The data set has fewer classes than the noise map needs: {num_classes} classes are "
-            f"numbered 0 to {num_classes - 1}, the map names "
-            f"{sorted(c for c in used if not 0 <= c < num_classes)}."
-        )
-    matrix = torch.eye(num_classes, dtype=torch.float64)
-    for source, target in pairs.items():
-        if source == target:
-            raise ValueError(f"Class {source} flips to itself in the noise map; remove the entry.")
-        matrix[source, source] = 1 - rate
-        matrix[source, target] = rate
-    return matrix
-
-
-def _check(num_classes: int, rate: float) -> None:
-    if num_classes < 2:
-        raise ValueError(f"Label noise needs at least 2 classes, got {num_classes}.")
-    if not 0 <= rate < 1:
-        raise ValueError(f"The noise rate must be at least 0 and below 1, got {rate}.")
+from mln_lightning.noise.checks import check_classes
 
 
 class ClassConditionalNoise:
@@ -88,9 +19,10 @@ class ClassConditionalNoise:
     Args:
         transition: ``(C, C)``, ``T[i, j]`` = P(observed = j | clean = i), rows sum to one.
         exact: flip exact counts, ``n_i · T[i, j]`` of the ``n_i`` samples of class i to within one,
-            as *Meta Soft Label Generation* (Algan & Ulusoy, ICPR 2020) does but by largest
-            remainders: rounding every cell down leaves 100 classes clean at small rates. Otherwise
-            every label is drawn independently.
+            and of all samples together to within one half. *Meta Soft Label Generation* (Algan &
+            Ulusoy, ICPR 2020) rounds every cell down, which leaves 100 classes clean at small
+            rates; here the flips are dealt by largest remainders, first to the classes, then to
+            where each goes. Otherwise every label is drawn independently.
 
     Raises:
         ValueError: the matrix is not square, has entries outside 0…1, or rows that do not sum to 1.
@@ -131,24 +63,31 @@ class ClassConditionalNoise:
         Raises:
             ValueError: a label lies outside 0…C-1.
         """
-        num_classes = len(self.transition)
-        if len(labels) and (int(labels.min()) < 0 or int(labels.max()) >= num_classes):
-            raise ValueError(
-                f"The noise model knows classes 0 to {num_classes - 1}, the labels run from "
-                f"{int(labels.min())} to {int(labels.max())}."
-            )
+        check_classes(labels, len(self.transition))
         if self.exact:
             return self._exact(labels, generator)
         rows = self.transition[labels]
         return torch.multinomial(rows, 1, generator=generator).squeeze(1)
 
     def _exact(self, labels: Tensor, generator: torch.Generator) -> Tensor:
-        observed = labels.clone()
-        classes = torch.arange(len(self.transition))
-        for clean, row in enumerate(self.transition):
+        num_classes = len(self.transition)
+        sizes = torch.bincount(labels, minlength=num_classes)
+        quotas = self.transition / self.transition.sum(dim=1, keepdim=True) * sizes[:, None]
+        quotas.fill_diagonal_(0)  # of the flips alone
+        lots, shuffled = [], []
+        for clean in range(num_classes):
+            lots.append(torch.randperm(num_classes, generator=generator))
             members = (labels == clean).nonzero().squeeze(1)
-            quotas = row / row.sum() * len(members)
-            counts = largest_remainder(quotas, generator=generator)
-            shuffled = members[torch.randperm(len(members), generator=generator)]
-            observed[shuffled] = classes.repeat_interleave(counts)
+            shuffled.append(members[torch.randperm(len(members), generator=generator)])
+        expected = quotas.sum(dim=1)
+        # Class by class, a tenth of a flip in each of 100 classes would be none at all.
+        flips = rounded_to(
+            round(float(expected.sum())), expected, torch.randperm(num_classes, generator=generator)
+        )
+        observed = labels.clone()
+        classes = torch.arange(num_classes)
+        for clean, number in enumerate(flips.tolist()):
+            counts = rounded_to(number, quotas[clean], lots[clean])
+            counts[clean] = len(shuffled[clean]) - number
+            observed[shuffled[clean]] = classes.repeat_interleave(counts)
         return observed

@@ -1,0 +1,97 @@
+"""How well a trained network does on every clean test set there is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from mln_lightning.batch import Batch
+from mln_lightning.data import NoisyLabelDataModule
+from mln_lightning.data.parts import whole
+from mln_lightning.metrics.human import human_agreement, read_soft_labels
+from mln_lightning.models import NoisyLabelModule
+
+
+def soft_test_labels(data: NoisyLabelDataModule) -> Tensor | None:
+    """People's distributions over the classes of the test images ``(n, C)``, if there are any.
+
+    Args:
+        data: set up.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        ValueError: it does not fit the test set, or there is none.
+    """
+    if data.test_soft_labels is None:
+        return None
+    test = data.parts.test
+    if test is None:
+        raise ValueError("test_soft_labels needs a test set, and the data set has none.")
+    return read_soft_labels(data.test_soft_labels, test.source.labels)[test.index]
+
+
+def final_metrics(
+    trainer: Trainer,
+    model: NoisyLabelModule,
+    data: NoisyLabelDataModule,
+    when: str,
+    *,
+    human: Tensor | None = None,
+) -> dict[str, float]:
+    """Metrics of the model's present weights.
+
+    Args:
+        trainer: has trained the model, or could.
+        model: with the weights to test.
+        data: set up.
+        when: ends every key, such as ``last``.
+        human: from `soft_test_labels`.
+
+    Returns:
+        fractions by name: ``test/accuracy_…``; ``test_<name>/accuracy_…`` for further test sets;
+        ``test/human_cross_entropy_…`` and ``test/human_kl_…``, nats, where the data have soft test
+        labels. Nothing without a test set.
+    """
+    found: dict[str, float] = {}
+    if data.parts.test is not None:
+        trainer.test(model, datamodule=data, verbose=False)
+        found[f"test/accuracy_{when}"] = float(trainer.callback_metrics["test/accuracy"])
+    device = trainer.strategy.root_device
+    for name, part in data.also_test.items():
+        guess, labels = predictions(model, data, data.in_order(whole(part)), device)
+        right = (guess.argmax(dim=1) == labels).double().mean()
+        found[f"test_{name}/accuracy_{when}"] = float(right)
+    if human is not None and data.parts.test is not None:
+        guess, _ = predictions(model, data, data.in_order(data.parts.test), device)
+        for name, value in human_agreement(guess, human).items():
+            found[f"test/human_{name}_{when}"] = value
+    return found
+
+
+@torch.no_grad()
+def predictions(
+    model: NoisyLabelModule,
+    data: NoisyLabelDataModule,
+    batches: Iterable[Batch],
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Class probabilities ``(n, C)`` float32 and labels ``(n,)`` int64, both on the CPU.
+
+    Args:
+        model: put in eval mode for the pass and back; stays on ``device``.
+        data: knows how images are normalised.
+        batches: of uint8 images, from a loader.
+        device: where to compute.
+    """
+    training = model.training
+    model.to(device).eval()
+    guesses, labels = [], []
+    for batch in batches:
+        images = data.normalize(batch.images.to(device))
+        guesses.append(model(images).float().softmax(dim=1).cpu())
+        labels.append(batch.labels)
+    model.train(training)
+    return torch.cat(guesses), torch.cat(labels)
