@@ -72,7 +72,8 @@ def everything(folder: Path) -> dict[str, object]:
     for k, v in torch.load(folder / "classifier.pt", weights_only=True).items():
         weights[f"classifier/{k}"] = v.numpy().tobytes()
     texts = {name: (folder / name).read_text() for name in ("metrics.csv", "labels.csv")}
-    return {"results": results, **arrays, **weights, **texts}
+    pictures = {path.name: path.read_bytes() for path in folder.glob("*.png")}
+    return {"results": results, **arrays, **weights, **texts, **pictures}
 
 
 def assert_same(left: dict[str, object], right: dict[str, object]) -> None:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from PIL import Image
 
+from mln_lightning.datasets import digits
+from mln_lightning.wandb_pictures import tables_in
 from test_resume import run
 
 BLOCK = 32 * 1024
@@ -46,7 +53,7 @@ def test_offline_run_holds_metrics_configuration_and_table(
     assert run(folder, extra=extra) == 0
     assert capfd.readouterr().err == "", "W&B and Lightning have nothing to tell"
     (log,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    history, config = [], {}
+    history, config, files = [], {}, {}
     for record in records(log):
         kind = record.WhichOneof("record_type")
         if kind == "history":
@@ -57,6 +64,9 @@ def test_offline_run_holds_metrics_configuration_and_table(
             config |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
         elif kind == "config":
             config |= {i.key: json.loads(i.value_json) for i in record.config.update}
+        elif kind == "artifact":
+            contents = record.artifact.manifest.contents
+            files[record.artifact.name] = {c.path: Path(c.local_path) for c in contents}
     assert config["rate"] == 0.4
     assert config["model"]["_target_"] == "mln_lightning.models.MetaLabelNet"
     by_epoch = [row for row in history if "val/accuracy" in row]
@@ -70,3 +80,42 @@ def test_offline_run_holds_metrics_configuration_and_table(
     shown = json.loads((log.parent / "files" / table["results.path"]).read_text())
     accuracy = f"{100 * final['test/accuracy_last']:.2f} %"
     assert ["test accuracy, last epoch", accuracy] in shown["data"]
+
+    for name in ("noise", "moved", "confusion"):
+        (picture,) = [row for row in history if f"pictures/{name}._type" in row]
+        (file,) = picture[f"pictures/{name}.filenames"]
+        assert (log.parent / "files" / file).read_bytes() == (folder / f"{name}.png").read_bytes()
+    (kept,) = [kept for name, kept in files.items() if name.endswith("-moved")]
+    assert all(path.is_relative_to(folder / "wandb") for path in kept.values())
+    moved = json.loads(kept["moved.table.json"].read_text())
+    assert moved["columns"] == [
+        *("sample", "image", "observed", "corrected", "confidence", "truth"),
+    ]
+    with (folder / "labels.csv").open() as file:
+        exported = {f"row {row['sample']}": row for row in csv.DictReader(file)}
+    changed = sum(row["changed"] == "1" for row in exported.values())
+    assert len(moved["data"]) == min(50, changed) > 0
+    confidences = [row[4] for row in moved["data"]]
+    assert confidences == sorted(confidences, reverse=True)
+    train = digits().train
+    for sample, image, observed, corrected, confidence, truth in moved["data"]:
+        row = exported[sample]
+        assert observed == row["observed_label"] != corrected == row["corrected_label"]
+        assert confidence == pytest.approx(float(row["confidence"]), abs=1e-4)
+        assert truth == str(int(train.labels[int(row["sample"])]))
+        with Image.open(kept[image["path"]]) as picture:
+            pixels = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
+        assert torch.equal(pixels[:1], train.images[int(row["sample"])])
+
+
+def test_tables_stay_where_the_user_wants_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_DATA_DIR", raising=False)
+    with tables_in(tmp_path):
+        assert os.environ["WANDB_DATA_DIR"] == str(tmp_path)
+    assert "WANDB_DATA_DIR" not in os.environ
+    monkeypatch.setenv("WANDB_DATA_DIR", "elsewhere")
+    with tables_in(tmp_path):
+        assert os.environ["WANDB_DATA_DIR"] == "elsewhere"
+    assert os.environ["WANDB_DATA_DIR"] == "elsewhere"

@@ -1,33 +1,81 @@
-"""What a run leaves for others to use: corrected labels and a classifier."""
+"""What a run leaves for others to use: corrected labels, pictures and a classifier."""
 
 from __future__ import annotations
 
 import csv
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mln_lightning.data import DatasetInfo, NoisyLabelDataModule, Normalize
-from mln_lightning.files import replacing, write_atomically
+from mln_lightning.batch import UNKNOWN
+from mln_lightning.data import (
+    CachedImages,
+    DatasetInfo,
+    EncodedImages,
+    LabeledImages,
+    NoisyLabelDataModule,
+    Normalize,
+)
+from mln_lightning.files import replacing
 from mln_lightning.metrics.label_quality import CorrectionCounts, correction_counts
 from mln_lightning.models import NoisyLabelModule
+from mln_lightning.pictures import (
+    MovedLabel,
+    confusion_figure,
+    moved_figure,
+    moved_labels,
+    noise_figure,
+    save_figure,
+)
+from mln_lightning.seeding import generator
+
+_PICTURE = 100  # stream of the data seed that chooses the images of noise.png
 
 
-@torch.no_grad()
+@dataclass(frozen=True, eq=False)
+class CorrectedLabels:
+    """The labels of the training part as the trained model sees them.
+
+    The corrected label is the classifier's own class for the training image, without augmentation:
+    the soft label is its training signal, and less often right (see the README's table).
+
+    Attributes:
+        index: ``(n,)`` int64 rows of the full training set.
+        observed: ``(n,)`` int64, or ``UNKNOWN`` where there was no label.
+        clean: ``(n,)`` int64 true classes or ``UNKNOWN``.
+        soft_labels: ``(n, C)`` training signal of the last epoch, probabilities.
+        probabilities: ``(n, C)`` of the classifier; the argmax is the corrected label, the maximum
+            its confidence.
+    """
+
+    index: Tensor
+    observed: Tensor
+    clean: Tensor
+    soft_labels: Tensor
+    probabilities: Tensor
+
+    @property
+    def counts(self) -> CorrectionCounts:
+        """Quality of the corrected labels where the true classes are known."""
+        return correction_counts(self.probabilities.argmax(dim=1), self.observed, self.clean)
+
+    def moved(self, most: int) -> list[MovedLabel]:
+        """The labels that changed most, see `moved_labels`."""
+        return moved_labels(self.index, self.observed, self.probabilities, self.clean, most=most)
+
+
 def export_labels(
     run_dir: Path,
     model: NoisyLabelModule,
     data: NoisyLabelDataModule,
     *,
     device: torch.device | None = None,
-) -> CorrectionCounts:
-    """Write the labels of the training part as the trained model sees them.
-
-    The corrected label is the classifier's own class for the training image, without augmentation:
-    the soft label is its training signal, and less often right (see the README's table).
+) -> CorrectedLabels:
+    """Write ``labels.csv``, ``soft_labels.npz`` and ``moved.png``; see `write_labels`.
 
     Args:
         run_dir: existing folder.
@@ -36,7 +84,28 @@ def export_labels(
         device: where to compute; None = where the model is. The model stays there.
 
     Returns:
-        Quality of the corrected labels where the true classes are known.
+        what was written.
+    """
+    labels = correct_labels(model, data, device=device)
+    images = data.parts.train.source.images
+    write_labels(run_dir, labels, images, data.info)
+    figure = moved_figure(
+        images, labels.index, labels.observed, labels.probabilities, labels.clean, data.info
+    )
+    save_figure(figure, run_dir / "moved.png")
+    return labels
+
+
+@torch.no_grad()
+def correct_labels(
+    model: NoisyLabelModule, data: NoisyLabelDataModule, *, device: torch.device | None = None
+) -> CorrectedLabels:
+    """Look at every training image once.
+
+    Args:
+        model: trained; put in eval mode for the pass and back.
+        data: set up.
+        device: where to compute; None = where the model is. The model stays there.
     """
     training = model.training
     model.to(device or model.device).eval()
@@ -48,37 +117,78 @@ def export_labels(
         corrected.append(model(images).softmax(dim=1).cpu())
     model.train(training)
     rows = torch.cat(index)
-    probabilities = torch.cat(corrected)
-    observed = data.labels[rows]
-    write_labels(run_dir, rows, observed, torch.cat(soft), probabilities)
-    return correction_counts(probabilities.argmax(dim=1), observed, data.clean[rows])
+    return CorrectedLabels(
+        index=rows,
+        observed=data.labels[rows],
+        clean=data.clean[rows],
+        soft_labels=torch.cat(soft),
+        probabilities=torch.cat(corrected),
+    )
 
 
 def write_labels(
-    run_dir: Path, index: Tensor, observed: Tensor, soft_labels: Tensor, corrected: Tensor
+    run_dir: Path, labels: CorrectedLabels, images: LabeledImages, info: DatasetInfo
 ) -> None:
     """Write ``soft_labels.npz`` and ``labels.csv``.
 
+    The table names classes where they have names, else it numbers them. An image without a label
+    has an empty ``observed_label``, and counts as changed. Images that are files have a ``path``.
+
     Args:
         run_dir: existing folder.
-        index: ``(n,)`` int64 rows of the full training set.
-        observed: ``(n,)`` int64.
-        soft_labels: ``(n, C)`` training signal of the last epoch, probabilities.
-        corrected: ``(n, C)`` probabilities whose argmax is the corrected label and whose maximum
-            is the confidence.
+        labels: to write, a line each.
+        images: the full training set.
+        info: names of the classes.
     """
     with replacing(run_dir / "soft_labels.npz") as temporary, temporary.open("wb") as file:
-        np.savez(file, index=index.numpy(), soft_labels=soft_labels.numpy())
-    confidence, label = corrected.max(dim=1)
+        np.savez(file, index=labels.index.numpy(), soft_labels=labels.soft_labels.numpy())
+    names = info.classes or tuple(str(number) for number in range(info.num_classes))
+    files = isinstance(images, EncodedImages | CachedImages)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["sample", "observed_label", "corrected_label", "confidence", "changed"])
-    for row in zip(
-        index.tolist(), observed.tolist(), label.tolist(), confidence.tolist(), strict=True
-    ):
-        sample, before, after, sure = row
-        writer.writerow([sample, before, after, f"{sure:.4f}", int(before != after)])
-    write_atomically(run_dir / "labels.csv", text.getvalue())
+    path = ["path"] if files else []
+    writer.writerow(["sample", *path, "observed_label", "corrected_label", "confidence", "changed"])
+    confidence, corrected = labels.probabilities.max(dim=1)
+    columns = (labels.index, labels.observed, corrected, confidence)
+    for row, before, after, sure in zip(*(column.tolist() for column in columns), strict=True):
+        path = [images.name(row)] if files else []
+        old = "" if before == UNKNOWN else names[before]
+        writer.writerow([row, *path, old, names[after], f"{sure:.4f}", int(before != after)])
+    with replacing(run_dir / "labels.csv") as temporary:
+        # Paths are written as the file system has them, be they proper UTF-8 or not.
+        temporary.write_bytes(text.getvalue().encode("utf-8", "surrogateescape"))
+
+
+def export_noise(run_dir: Path, data: NoisyLabelDataModule) -> None:
+    """Write ``noise.npz``, all that is needed to repeat the noise, and ``noise.png``.
+
+    Args:
+        run_dir: existing folder.
+        data: set up.
+    """
+    record = data.noise_record()
+    record.save(run_dir / "noise.npz")
+    figure = noise_figure(
+        data.parts.train.source.images,
+        record.observed,
+        record.clean,
+        data.info,
+        rows=record.index,
+        generator=generator(data.data_seed, _PICTURE),
+    )
+    save_figure(figure, run_dir / "noise.png")
+
+
+def export_confusion(run_dir: Path, model: NoisyLabelModule, info: DatasetInfo) -> None:
+    """Write ``confusion.png`` of the last test; nothing without one.
+
+    Args:
+        run_dir: existing folder.
+        model: tested.
+        info: names of the classes.
+    """
+    if model.confusion is not None:
+        save_figure(confusion_figure(model.confusion, info), run_dir / "confusion.png")
 
 
 def write_classifier(run_dir: Path, network: nn.Module) -> None:

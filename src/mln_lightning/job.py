@@ -21,11 +21,17 @@ from torch import nn
 from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.evaluation import final_metrics, soft_test_labels
-from mln_lightning.export import export_labels, write_classifier
+from mln_lightning.export import (
+    export_confusion,
+    export_labels,
+    export_noise,
+    write_classifier,
+)
 from mln_lightning.files import shown, write_atomically
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
 from mln_lightning.summary import data_lines, summary_rows, summary_table
+from mln_lightning.wandb_pictures import log_pictures, tables_in
 
 UNREADABLE = "unreadable.txt"  # names and reasons of images left out
 
@@ -66,7 +72,7 @@ def run_job(
     run_dir.mkdir(parents=True, exist_ok=True)
     composed = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     write_atomically(run_dir / "config.yaml", OmegaConf.to_yaml(composed))
-    data.noise_record().save(run_dir / "noise.npz")
+    export_noise(run_dir, data)
     if data.unreadable:
         write_atomically(run_dir / UNREADABLE, "\n".join(data.unreadable) + "\n")
 
@@ -87,6 +93,7 @@ def run_job(
 
     metrics = last_values(history.rows)
     metrics |= final_metrics(trainer, model, data, "last", human=human)
+    export_confusion(run_dir, model, data.info)
     labels = export_labels(run_dir, model, data, device=trainer.strategy.root_device)
     write_classifier(run_dir, model.network)
     if (run_dir / "best.ckpt").exists():  # not without a validation part
@@ -102,7 +109,7 @@ def run_job(
             "selected": checkpoint.best_epoch + 1 or trainer.current_epoch,
         },
         "noise": {"rate_asked": cfg.rate, "rate_measured": data.noise_rate},
-        "labels": labels,
+        "labels": labels.counts,
         "seconds": {
             "fit": round(checkpoint.seconds, 2),
             "total": round(time.monotonic() - started + checkpoint.seconds_before, 2),
@@ -112,7 +119,9 @@ def run_job(
         "device": device_name(trainer),
     }
     if isinstance(logger, WandbLogger):
-        log_final_table(logger, results)
+        with tables_in(run_dir / "wandb"):
+            log_pictures(logger, run_dir, labels, data)
+            log_final_table(logger, results)
     write_results(run_dir, results)
     console.print(summary_table(results))
     console.print(f"Everything is in {shown(run_dir)}", soft_wrap=True)
@@ -120,7 +129,7 @@ def run_job(
 
 def quiet() -> None:
     """Leave the screen to the run: no adverts, tips and advice of the libraries below."""
-    for name in ("lightning.pytorch", "lightning.fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for chatter in (
         ".*does not have many workers.*",  # small data sets need none

@@ -6,11 +6,16 @@ Files of a run folder, besides ``config.yaml``, ``metrics.csv``, ``last.ckpt`` a
   holds a finished run.
 * ``classifier.pt``: the network's weights after the last epoch (``torch.load`` with
   ``weights_only=True``).
-* ``noise.npz``: see `mln_lightning.noise.NoiseRecord`.
+* ``noise.npz``: see `mln_lightning.noise.NoiseRecord`; ``noise.png``: what the noise looks like.
 * ``soft_labels.npz``: ``index (n,)`` int64, ``soft_labels (n, C)`` float32, one row per training
   sample.
 * ``unreadable.txt``: names and reasons of images that were left out, if any.
-* ``labels.csv``: sample, observed label, corrected label, confidence, changed.
+* ``labels.csv``: a line per training sample with ``sample`` (row of the full training set),
+  ``path`` (where images are files), ``observed_label`` (empty = unlabelled), ``corrected_label``,
+  ``confidence`` (probability of the corrected label), ``changed`` (0 or 1). Classes are named, or
+  numbered where they have no names.
+* ``moved.png``: the images whose label changed most; ``confusion.png``: what the test images were
+  taken for, after the last epoch; none without a test set.
 """
 
 from __future__ import annotations

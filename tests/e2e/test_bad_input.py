@@ -127,7 +127,7 @@ def test_full_disk(tmp_path: Path) -> None:
     where = folder.relative_to(tmp_path)
     assert ended.err == f"cannot use {where}/best.ckpt: File too large\n"
     assert {path.name for path in folder.iterdir()} == {
-        *("config.yaml", "noise.npz", "metrics.csv", "error.txt")
+        *("config.yaml", "noise.npz", "noise.png", "metrics.csv", "error.txt")
     }
     assert command(tmp_path, *TINY).code == 0
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 
 import mln_lightning
 from mln_lightning.config import compose
@@ -56,6 +57,7 @@ def test_files(folder: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         *("config.yaml", "metrics.csv", "results.json", "labels.csv"),
         *("last.ckpt", "best.ckpt", "classifier.pt", "noise.npz", "soft_labels.npz"),
+        *("noise.png", "moved.png", "confusion.png"),
     }
 
 
@@ -150,6 +152,14 @@ def test_numbers_of_label_quality_follow_from_the_files(
     assert results["noise"]["rate_measured"] == pytest.approx(1 - before.mean(), abs=1e-12)
     assert record.rate_measured == results["noise"]["rate_measured"]
     assert record.rate_asked == 0.4
+
+
+@pytest.mark.parametrize("name", ["noise", "moved", "confusion"])
+def test_pictures_can_be_opened(folder: Path, name: str) -> None:
+    with Image.open(folder / f"{name}.png") as picture:
+        picture.load()
+        assert picture.width == 1300
+        assert len(picture.convert("RGB").getcolors(2**20) or []) > 50
 
 
 def test_soft_labels(folder: Path, record: NoiseRecord) -> None:

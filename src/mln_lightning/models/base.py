@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
 from mln_lightning.data.datamodule import NoisyLabelDataModule
@@ -75,6 +75,8 @@ class NoisyLabelModule(LightningModule, ABC):
             self._epoch_mean(name).persistent(True)
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.test_confusion = MulticlassConfusionMatrix(num_classes)
+        self.confusion: Tensor | None = None  # of the last test, (C, C) counts, rows = clean class
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
 
     def setup(self, stage: str) -> None:
@@ -222,13 +224,17 @@ class NoisyLabelModule(LightningModule, ABC):
         self.val_accuracy.reset()
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy on the clean test set."""
-        self.test_accuracy.update(self(batch.images), batch.labels)
+        """Accuracy and confusions on the clean test set."""
+        logits = self(batch.images)
+        self.test_accuracy.update(logits, batch.labels)
+        self.test_confusion.update(logits, batch.labels)
 
     def on_test_epoch_end(self) -> None:
-        """Log ``test/accuracy``."""
+        """Log ``test/accuracy``, and keep the confusion matrix."""
         self.log("test/accuracy", self.test_accuracy.compute(), logger=False)
+        self.confusion = self.test_confusion.compute().cpu()
         self.test_accuracy.reset()
+        self.test_confusion.reset()
 
     # -- checkpoints ------------------------------------------------------------------------------
 
