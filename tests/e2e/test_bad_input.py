@@ -44,23 +44,30 @@ def trained_files(folder: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(
-    ("dataset", "file"),
+    ("dataset", "file", "others"),
     [
-        ("fashion_mnist", "FashionMNIST/raw/train-images-idx3-ubyte.gz"),
-        ("cifar10", "cifar-10-batches-py/data_batch_1"),
-        ("cifar100", "cifar-100-python/train"),
+        ("fashion_mnist", "FashionMNIST/raw/train-images-idx3-ubyte.gz", ()),
+        (
+            "cifar10",
+            "cifar-10-batches-py/data_batch_1",
+            (*(f"data_batch_{number}" for number in (2, 3, 4, 5)), "test_batch", "batches.meta"),
+        ),
+        ("cifar100", "cifar-100-python/train", ("test", "meta")),
     ],
 )
 def test_missing_and_damaged_data(
-    refused: Callable[..., str], tmp_path: Path, dataset: str, file: str
+    refused: Callable[..., str], tmp_path: Path, dataset: str, file: str, others: tuple[str, ...]
 ) -> None:
     request = (f"dataset={dataset}", "data_dir=here")
     said = refused(*request)
-    assert f"here/{file} is missing" in said
+    assert "is not complete" in said
+    for name in (Path(file).name, *others):
+        assert f"here/{Path(file).parent}/{name}" in said
     assert "download=true" in said
     path = tmp_path / "here" / file
     path.parent.mkdir(parents=True)
-    path.write_bytes(gzip.compress(b"nothing of the kind"))
+    for name in (path.name, *others):
+        (path.parent / name).write_bytes(gzip.compress(b"nothing of the kind"))
     said = refused(*request)
     size = path.stat().st_size
     assert "damaged" in said
