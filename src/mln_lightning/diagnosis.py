@@ -47,7 +47,8 @@ def explain(
     except OverrideParseException as bad:
         return UserError(
             f"cannot read {bad.override!r}: every override is key=value, with quotes around a "
-            "value that holds spaces, brackets or commas"
+            "value that holds brackets, commas, ~ or letters beyond a-z, such as "
+            "\"dataset.source.folder='~/Büro'\""
         )
     said = _sentences(error, parsed, loader, config_name, sweep=sweep)
     return UserError(next(filter(None, said), _plain(error)))

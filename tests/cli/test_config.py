@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+import own_images
 from mln_lightning.config import Job, conf_dir, hash_suffix, other_overrides, plan
 from mln_lightning.errors import UserError
 from mln_lightning.preflight import check
@@ -165,7 +166,7 @@ def options() -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize(("group", "option"), options())
-def test_every_option_composes(group: str, option: str) -> None:
+def test_every_option_composes(group: str, option: str, tmp_path: Path) -> None:
     """Alone, on top of the defaults; a preset with the pair it is named after."""
     overrides = [f"{group}={option}"]
     if group == "preset":
@@ -173,6 +174,8 @@ def test_every_option_composes(group: str, option: str) -> None:
         dataset = max((name for name in datasets if option.startswith(f"{name}_")), key=len)
         model = option.removeprefix(f"{dataset}_")
         overrides = [f"dataset={dataset}", f"model={model}"]
+    if group == "dataset":
+        overrides += own_images.choices(tmp_path).get(option, [])
     (job, *_) = plan(overrides).jobs
     assert job.choices.get(group, "default") == option
     text = OmegaConf.to_yaml(job.cfg)

@@ -1,7 +1,5 @@
 """Every data set and noise configuration, composed under a small root of its own."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
@@ -9,11 +7,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+import own_images
+from mln_lightning.config import conf_dir
 from mln_lightning.data import DatasetInfo, NoisyLabelDataModule, RandomCropFlip
 from mln_lightning.datasets import blobs, digits
 from mln_lightning.noise import ClassConditionalNoise, symmetric
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = conf_dir()
 DATASETS = sorted(path.stem for path in (CONF / "dataset").glob("*.yaml"))
 NOISES = sorted(path.stem for path in (CONF / "noise").glob("*.yaml"))
 
@@ -78,8 +78,9 @@ def with_files(tmp_path):
     ("dataset", "noise"),
     [(d, n) for d in DATASETS for n in NOISES if d in ("digits", "cifar100") or n == "asym"],
 )
-def test_every_option_builds(composed, with_files, dataset, noise):
-    choices = [f"dataset={dataset}", f"noise={noise}"]
+def test_every_option_builds(composed, with_files, tmp_path, dataset, noise):
+    own = own_images.choices(tmp_path).get(dataset, [])
+    choices = [f"dataset={dataset}", f"noise={noise}", *own]
     config = composed(*choices)
     if more := with_files(noise, config.dataset.info.num_classes):
         config = composed(*choices, *more)
@@ -100,13 +101,13 @@ def test_every_option_builds(composed, with_files, dataset, noise):
     assert module.rate == config.rate == (None if own_rate else 0.4)
     if isinstance(made, ClassConditionalNoise):
         check_matrix(made.transition, noise, module.info)
+    assert module.augment is None or isinstance(module.augment, RandomCropFlip)
     pool, classes = module.info.num_train, module.info.num_classes
-    if pool is None:
+    if pool is None or module.cut.num_meta is None:
         return
     num_meta = module.cut.num_meta.count(pool, classes)
     assert num_meta >= classes
     assert num_meta + module.cut.num_val.count(pool, classes) + module.batch_size <= pool
-    assert module.augment is None or isinstance(module.augment, RandomCropFlip)
 
 
 def check_matrix(matrix, noise, info):

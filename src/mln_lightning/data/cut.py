@@ -15,7 +15,8 @@ class Cut:
 
     Attributes:
         num_meta: trusted samples; None = all there are.
-        num_val: validation samples; None = all of the source's own, or none.
+        num_val: validation samples, a share being one of the training samples: of the source's own,
+            None or a share = all; where it brings none, None = none.
         num_test: trusted samples to test on where the source brings no test set; None = none.
         meta_from: ``test`` cuts the meta set from the test set, as the published code does.
         meta_list: a file of rows or names, see `read_rows`: the meta set, chosen by hand.

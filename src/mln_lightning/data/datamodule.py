@@ -44,7 +44,8 @@ class NoisyLabelDataModule(LightningDataModule):
         noise: noise model, or None if the source's labels are observed ones.
         num_meta: size of the meta set, an image of each class at least; None = all of the source's
             own, or all trusted images.
-        num_val: size of the validation set; None = all of the source's own, or none.
+        num_val: size of the validation set, a share being one of the training images: of the
+            source's own, None or a share = all; where it brings none, None = none.
         num_test: trusted images to test on, if the source brings no test set; None = no test.
         meta_from: where the meta set is cut from. ``test`` is the published code's way: its results
             do not compare with those of a whole test set.

@@ -76,7 +76,8 @@ def check_sizes(splits: Splits, info: DatasetInfo, cut: Cut, *, trusted: int) ->
     if not trusted:
         raise ValueError(
             "The clean labels of the training images are not known, so no meta set can be cut from "
-            "them: give Splits a meta set of its own, or the training images their clean labels."
+            "them: verify some (dataset.source.verified of a folder, column is_clean of a table, "
+            "dataset.meta_list of any data set), or bring a meta set of its own."
         )
     if meta is None and trusted == total:
         raise ValueError("The source brings no meta set: say with num_meta how many to cut.")

@@ -149,7 +149,8 @@ def _val(
         own = splits.val
         truth = torch.full_like(own.labels, UNKNOWN) if own.clean is None else own.clean
         rows = torch.arange(len(own))
-        if cut.num_val is not None:
+        # A share is one of the training samples and says nothing about a set of its own.
+        if cut.num_val is not None and cut.num_val.unit != "share":
             rows, _ = _split_of(own.labels, cut.num_val, info, draws)
         return Part(BatchSource(own, own.labels, truth), rows)
     rows = (pool & (train.labels != UNKNOWN)).nonzero().squeeze(1)
