@@ -21,7 +21,7 @@ from mln_lightning.data import (
     Normalize,
     cached,
 )
-from mln_lightning.data.partition import BatchSource
+from mln_lightning.data.parts import BatchSource
 
 FOLDER, FILES, CACHE = "ImageFolder", "files (ours)", "cached (ours)"
 WAYS, WORKERS = (FOLDER, FILES, CACHE), (0, 1, 2)

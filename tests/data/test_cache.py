@@ -21,11 +21,10 @@ from mln_lightning.data import (
     ImageFormat,
     cache,
     cached,
-    drop_unreadable,
     pixel_file,
-    scan,
 )
-from mln_lightning.data.partition import BatchSource
+from mln_lightning.data.parts import BatchSource
+from mln_lightning.data.scan import drop_unreadable, scan
 from tests.data.image_trees import encoded, scene, tree
 
 fork = multiprocessing.get_context("fork") if sys.platform == "linux" else None

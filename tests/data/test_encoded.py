@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.data import EncodedImages, ImageFiles, ImageFormat
-from mln_lightning.data.partition import BatchSource
+from mln_lightning.data.parts import BatchSource
 from tests.data.image_trees import encoded, scene, tree
 
 

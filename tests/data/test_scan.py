@@ -4,8 +4,8 @@ import pytest
 import torch
 from PIL import Image
 
-from mln_lightning.data import EncodedImages, ImageArrays, ImageFormat, drop_unreadable, scan
-from mln_lightning.data.scan import in_order
+from mln_lightning.data import EncodedImages, ImageArrays, ImageFormat
+from mln_lightning.data.scan import drop_unreadable, in_order, scan
 from tests.data.image_trees import encoded, scene, tree
 
 LYING = Image.Exif()
