@@ -249,9 +249,7 @@ def test_verified_tables_that_do_not_fit(
 
 def test_folders_that_are_not_there(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(pets)
-    with pytest.raises(
-        FileNotFoundError, match=r"'phtos' in .*pets; correct dataset.source.folder"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"'phtos' in .*pets; correct .*source.folder"):
         list_folder("phtos")
     with pytest.raises(FileNotFoundError, match=r"correct dataset.source.test"):
         list_folder(".", test="cat/none")
@@ -313,9 +311,9 @@ def test_a_class_of_another_part_must_be_known(pets: Path, tmp_path: Path) -> No
         list_folder(pets, **{key: other})
     with pytest.raises(ValueError, match=r"'dog' is not among the classes cat, owl"):
         list_folder(pets, classes=["cat", "owl"])
-    for key in ("meta", "unlabelled"):
-        with pytest.raises(ValueError, match=r"empty has? .*no|empty holds no image"):
-            (tmp_path / "empty/cat").mkdir(parents=True, exist_ok=True)
+    (tmp_path / "empty/cat").mkdir(parents=True)
+    for key in ("meta", "val", "test", "unlabelled"):
+        with pytest.raises(ValueError, match=r"empty holds no image"):
             list_folder(pets, **{key: tmp_path / "empty"})
 
 

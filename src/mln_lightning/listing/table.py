@@ -114,8 +114,8 @@ def _split(cell: str, columns: Columns, row: int) -> str:
     split = cell.lower() or "train"
     if split not in _SPLITS:
         raise ValueError(
-            f"{columns.where(row)}: split {cell!r} is unknown{nearest(cell, _SPLITS)}. It is one of "
-            f"{', '.join(_SPLITS)}, or empty for train."
+            f"{columns.where(row)}: split {cell!r} is unknown{nearest(cell, _SPLITS)}. It is one "
+            f"of {', '.join(_SPLITS)}, or empty for train."
         )
     return split
 
