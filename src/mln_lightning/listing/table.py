@@ -53,9 +53,10 @@ def list_table(
     parts = {split: Part(root, [], Labels()) for split in set(splits)}
     names = ("path", "label", "clean_label", "is_clean")
     cells = zip(splits, *(columns[name] for name in names), strict=True)
-    for row, (split, path, *known_of_it) in enumerate(cells):
+    for row, (split, path, label, clean_label, is_clean) in enumerate(cells):
+        where = columns.where(row)
         parts[split].paths.append(path)
-        parts[split].labels.add(*_label(split, *known_of_it, known, columns.where(row)))
+        parts[split].labels.add(*_label(split, label, clean_label, is_clean, known, where))
     return Listing(
         known,
         parts["train"],
