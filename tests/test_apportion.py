@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mln_lightning.apportion import largest_remainder
+from mln_lightning.apportion import largest_remainder, rounded_to
 from mln_lightning.seeding import generator
 
 
@@ -43,3 +43,20 @@ def test_ties_are_drawn_by_lot():
 def test_impossible_quotas_are_refused(quotas):
     with pytest.raises(ValueError, match="Quotas must"):
         largest_remainder(torch.tensor(quotas), generator=generator(0))
+
+
+@given(st.lists(st.floats(0, 50), min_size=1, max_size=30), st.floats(0, 1), st.integers(0, 9))
+def test_quotas_can_be_rounded_to_any_sum_in_reach(values, share, seed):
+    quotas = torch.tensor(values, dtype=torch.float64).round(decimals=6)
+    low, high = int(quotas.floor().sum()), int(quotas.ceil().sum())
+    total = round(low + share * (high - low))
+    lots = torch.randperm(len(quotas), generator=generator(seed))
+    counts = rounded_to(total, quotas, lots)
+    assert int(counts.sum()) == total
+    assert bool(((counts - quotas).abs() < 1).all())
+
+
+def test_of_equal_remainders_the_first_lots_win():
+    quotas = torch.tensor([0.5, 1.5, 2.5, 0.7], dtype=torch.float64)
+    assert rounded_to(5, quotas, torch.tensor([2, 0, 1, 3])).tolist() == [0, 1, 3, 1]
+    assert rounded_to(4, quotas, torch.tensor([2, 0, 1, 3])).tolist() == [0, 1, 2, 1]

@@ -156,6 +156,15 @@ def test_digits_from_configuration(composed):
     assert module.noise_rate == pytest.approx(0.2, abs=0.01)
 
 
+@pytest.mark.parametrize("noise", ["pair", "random_matrix", "instance", "cluster"])
+def test_noise_of_the_whole_training_set_from_configuration(composed, noise):
+    config = composed(f"noise={noise}")
+    module = instantiate(config.dataset, noise=instantiate(config.noise))
+    module.setup()
+    wrong = float((module.labels != module.clean).double().mean())
+    assert wrong == pytest.approx(0.4, abs=0.06 if noise == "instance" else 0.02)
+
+
 def test_verification_can_be_switched_off(composed):
     config = composed("dataset=cifar10", "dataset.verify=false", "data_dir=/nowhere")
     module = instantiate(config.dataset, noise=instantiate(config.noise))

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mln_lightning.data import ImageArrays
+from mln_lightning.data import EncodedImages, ImageArrays, ImageFiles, ImageFormat
 from mln_lightning.data.duplicates import Duplicates, Place, find_duplicates
 
 Grays = list[int]
@@ -151,3 +152,45 @@ def test_against_a_comparison_of_all_pairs(train: Grays, meta: Grays, test: Gray
     assert sorted(map(len, found.groups)) == sorted(n for n in counts.values() if n > 1)
     kept = [gray for row, gray in enumerate(train) if row not in found.copies("train").tolist()]
     assert not set(kept) & {*meta, *test}
+
+
+def test_files_of_different_sizes_are_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {"a": b"1", "b": b"22", "sub/c d": b"22", "ü": b"333", "e": b"44"}
+    (tmp_path / "sub").mkdir()
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    images = EncodedImages(
+        ImageFiles(tmp_path, list(contents)),
+        torch.arange(5),
+        image_format=ImageFormat(8),
+    ).select(torch.tensor([4, 3, 2, 1]))
+    seen = []
+    read = ImageFiles.read
+
+    def noted(self: ImageFiles, row: int) -> bytes:
+        seen.append(self.name(row))
+        return read(self, row)
+
+    monkeypatch.setattr(ImageFiles, "read", noted)
+    found = find_duplicates({"train": (images, torch.arange(4))})
+    assert [[place.name for place in group] for group in found.groups] == [["sub/c d", "b"]]
+    assert found.conflicts == 1
+    assert seen == ["e", "sub/c d", "b"]
+
+
+def test_a_store_that_does_not_know_sizes() -> None:
+    class Bytes:
+        def __len__(self) -> int:
+            return 3
+
+        def name(self, row: int) -> str:
+            return f"number {row}"
+
+        def read(self, row: int) -> bytes:
+            return b"xyx"[row : row + 1]
+
+    images = EncodedImages(Bytes(), torch.arange(3), image_format=ImageFormat(8))
+    found = find_duplicates({"train": (images, torch.arange(3))})
+    assert [[place.name for place in group] for group in found.groups] == [["number 0", "number 2"]]

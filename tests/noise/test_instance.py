@@ -79,7 +79,7 @@ def test_the_documented_rates():
 
 
 def test_labels_do_not_depend_on_chunks_or_threads(monkeypatch):
-    data = photographs(300, shape=(3, 40, 33))
+    data = photographs(200, shape=(3, 34, 20))
     noise = InstanceNoise(5, 0.4)
     first = noise(data.labels, data, generator=generator(0))
     monkeypatch.setattr(thumbnails_module, "_CHUNK", 17)

@@ -67,6 +67,16 @@ def test_unlabelled_images_and_unknown_classes(tmp_path):
     assert {i: v for i, v in enumerate(partly.tolist()) if v != -1} == {2: 1, 7: 0}
 
 
+def test_a_table_may_name_classes_and_leave_labels_out(tmp_path):
+    # Names go before numbers: here class 0 is called 2.
+    names = ("2", "cat", "-")
+    rows = [(0, "cat"), (3, "2"), (5, ""), (7, "-"), (8, 1)]
+    path = table(tmp_path / "l.csv", ["sample", "observed_label"], rows)
+    found = labels_from(path, classes=names, missing="unlabelled").tolist()
+    assert [found[row] for row, _ in rows] == [1, 0, -1, 2, 1]
+    assert found.count(-1) == 12 - 4
+
+
 def test_a_file_of_other_data_is_refused(tmp_path):
     path = record(tmp_path / "noise.npz")
     with pytest.raises(ValueError, match="differ from the data set's in 2 of 12 rows, first in"):
@@ -86,8 +96,8 @@ def test_a_file_of_other_data_is_refused(tmp_path):
         ([(0, 1), (12, 1)], "index .* runs from 0 to 12, the training set has rows 0 to 11"),
         ([(-1, 1), (3, 1)], "runs from -1 to 3"),
         ([(3, 1), (5, 0), (3, 0)], "names row 3 2 times"),
-        ([(0, 1), (1, "two")], "line 3: observed_label must be a whole number, .* '1,two'"),
-        ([(0, 1), ("", "")], "line 3: observed_label must be a whole number"),
+        ([(0, 1), (1, "two")], "line 3: observed_label must be a class .* '1,two'"),
+        ([(0, 1), ("", 1)], "line 3: index must be a whole number"),
         ([(0, 1), (1,)], "line 3: observed_label"),
         ([(0, 1), (1, 3)], "run from 1 to 3; the data set's classes are 0 to 2"),
         ([(0, -2)], "run from -2"),
@@ -117,7 +127,7 @@ def test_bad_files_are_refused(tmp_path):
     table(tmp_path / "b.csv", ["path", "label"], [])
     refused("b.csv", r"only path, label; name them with noise\.column")
     (tmp_path / "c.csv").write_bytes(b"observed_label\n\xff\n")
-    refused("c.csv", "cannot be read")
+    refused("c.csv", "line 2: observed_label must be a class")
     np.save(tmp_path / "d.npy", np.array([0.5, 1.0]))
     refused("d.npy", r"must be one whole number for each image, got float64 of shape \(2,\)")
     np.savez(tmp_path / "e.npz", observed=np.zeros(12, int), clean=np.zeros(11, int))

@@ -93,6 +93,10 @@ class CachedImages:
         """The encoded file."""
         return self.images.content(row)
 
+    def size(self, row: int) -> int | None:
+        """Bytes of the encoded file, if they are known without reading it."""
+        return self.images.size(row)
+
 
 @runtime_checkable
 class Stamped(Protocol):

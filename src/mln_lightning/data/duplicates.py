@@ -6,22 +6,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from mln_lightning.batch import UNKNOWN
+from mln_lightning.data.encoded import Sized
 from mln_lightning.data.source import LabeledImages
-
-
-@runtime_checkable
-class SizedImages(Protocol):
-    """Images whose content has a length that is known without reading it."""
-
-    def size(self, row: int) -> int:
-        """``len(content(row))``."""
-        ...
 
 
 class Place(NamedTuple):
@@ -133,11 +125,11 @@ def _equal(parts: list[tuple[LabeledImages, Tensor]]) -> Iterator[list[tuple[int
 
     for part, (images, rows) in enumerate(parts):
         for row in rows.tolist():
-            if isinstance(images, SizedImages):
-                size = images.size(row)
-                unread.append((size, part, row))
-            else:
+            size = images.size(row) if isinstance(images, Sized) else None
+            if size is None:
                 size = len(read(part, row))
+            else:
+                unread.append((size, part, row))
             sizes[size] += 1
     for size, part, row in unread:
         if sizes[size] > 1:

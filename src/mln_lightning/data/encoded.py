@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -35,6 +35,19 @@ class ImageStore(Protocol):
 
         Raises:
             OSError: it cannot be read; a FileNotFoundError if it does not exist.
+        """
+        ...
+
+
+@runtime_checkable
+class Sized(Protocol):
+    """Images, or a store of them, that may know an image's length without reading it."""
+
+    def size(self, row: int) -> int | None:
+        """Bytes of its content; None = only reading tells.
+
+        Raises:
+            OSError: the image does not exist.
         """
         ...
 
@@ -88,6 +101,10 @@ class ImageFiles:
     def read(self, row: int) -> bytes:
         """The file's content."""
         return self.path(row).read_bytes()
+
+    def size(self, row: int) -> int:
+        """Bytes of the file."""
+        return os.stat(os.path.join(self.root, self.name(row))).st_size
 
     def stamp(self, row: int) -> str:
         """Changes when the file does: its place, its size and when it was written."""
@@ -187,6 +204,10 @@ class EncodedImages:
     def content(self, row: int) -> bytes:
         """The encoded file."""
         return self.store.read(self.store_row(row))
+
+    def size(self, row: int) -> int | None:
+        """Bytes of the encoded file, if the store knows them without reading it."""
+        return self.store.size(self.store_row(row)) if isinstance(self.store, Sized) else None
 
     def store_row(self, row: int) -> int:
         """Where in the store an image lies."""

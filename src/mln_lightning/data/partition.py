@@ -169,4 +169,13 @@ def _split_of(
     *,
     every_class: bool = False,
 ) -> tuple[Tensor, Tensor]:
+    if size.unit == "of each class":
+        counts = torch.bincount(strata, minlength=info.num_classes)
+        if int(counts.min()) < size.amount:
+            rarest = int(counts.argmin())
+            raise ValueError(
+                f"There are {int(counts.min())} samples of class "
+                f"{info.classes[rarest] if info.classes else rarest} to draw from, not "
+                f"{int(size.amount)}: ask for fewer of each class, or verify more."
+            )
     return split(strata, size, info.num_classes, generator=draws, every_class=every_class)

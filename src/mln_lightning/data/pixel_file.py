@@ -44,8 +44,8 @@ class PixelFile:
     @cached_property
     def index(self) -> dict[str, NDArray[Any]]:
         """Of each image: crc (uint32), width, height, mode; of the bad ones: bad (row), reason."""
-        with np.load(self.index_path, allow_pickle=False) as file:
-            return dict(file)
+        with self.index_path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
 
     @cached_property
     def pixels(self) -> NDArray[np.uint8]:
@@ -65,7 +65,7 @@ class PixelFile:
                 and self.pixels.dtype == np.uint8
                 and len(self.index["crc"]) == shape[0]
             )
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             return False
 
     def read(self, row: int) -> NDArray[np.uint8]:

@@ -122,7 +122,7 @@ class ClusterNoise:
     def _groups(self, points: np.ndarray, generator: torch.Generator) -> Tensor:
         """``(n,)`` int64 cluster of each point, by k-means on one thread."""
         from sklearn.cluster import KMeans
-        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+        from threadpoolctl import threadpool_limits
 
         # Five images a cluster at least: single images would be no concentration.
         wanted = min(self.clusters, math.ceil(len(points) / 5))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,7 @@ class _Columns:
     """What a file says: one entry for each recorded label."""
 
     observed: np.ndarray
-    clean: np.ndarray | None = None
+    truth: np.ndarray | None = None
     index: np.ndarray | None = None
 
 
@@ -44,12 +45,14 @@ class RecordedLabels:
     * ``.csv`` with a column ``observed_label``, and perhaps ``clean_label`` and ``index`` or
       ``sample``, the row in the data set: a run's ``labels.csv``, for example.
 
-    Labels are numbers, 0…C-1 or -1 for unlabelled. Clean labels in the file must be those of the
+    Labels are numbers, 0…C-1 or -1 for unlabelled; in a ``.csv`` they may be the names of classes,
+    or empty for unlabelled. Clean labels in the file must be those of the
     data set: a file of other data, or in another order, is refused.
 
     Args:
         file: as above; without index, one label for each training image in the data set's order.
         num_classes: C.
+        classes: the C names, for a ``.csv`` that names them; a cell is looked up here first.
         column: name of the observed labels in an ``.npz`` or ``.csv`` file, such as
             ``corrected_label``; None = the names above.
         missing: what becomes of images that a file with an index does not name.
@@ -63,6 +66,7 @@ class RecordedLabels:
         self,
         file: str | os.PathLike[str] | None,
         num_classes: int,
+        classes: Sequence[str] | None = None,
         column: str | None = None,
         missing: Literal["error", "unlabelled"] = "error",
     ) -> None:
@@ -72,7 +76,8 @@ class RecordedLabels:
         self.num_classes = num_classes
         self.missing = missing
         names = _OBSERVED if column is None else (column,)
-        self._columns = _read(self.path, names)
+        numbers = {str(name): number for number, name in enumerate(classes or ())}
+        self._columns = _read(self.path, names, numbers)
         observed = self._columns.observed
         if len(observed) and not UNKNOWN <= observed.min() <= observed.max() < num_classes:
             raise ValueError(
@@ -98,8 +103,8 @@ class RecordedLabels:
         """
         check_classes(labels, self.num_classes)
         rows = self._rows(len(labels))
-        if self._columns.clean is not None:
-            recorded = torch.from_numpy(self._columns.clean)
+        if self._columns.truth is not None:
+            recorded = torch.from_numpy(self._columns.truth)
             differ = ((recorded != labels[rows]) & (recorded != UNKNOWN)).nonzero().squeeze(1)
             if len(differ):
                 raise ValueError(
@@ -142,12 +147,12 @@ class RecordedLabels:
         return rows
 
 
-def _read(path: Path, names: tuple[str, ...]) -> _Columns:
+def _read(path: Path, names: tuple[str, ...], classes: Mapping[str, int]) -> _Columns:
     kind = path.suffix.lower()
     if kind == ".npy":
         return _Columns(_integers(path, "labels", read_array(path, what=_WHAT)))
     if kind == ".csv":
-        return _read_csv(path, names)
+        return _read_csv(path, names, classes)
     if kind != ".npz":
         raise ValueError(f"The file of the {_WHAT} must be .npz, .npy or .csv, got {path}.")
     arrays = read_arrays(path, what=_WHAT)
@@ -159,42 +164,47 @@ def _read(path: Path, names: tuple[str, ...]) -> _Columns:
         _integers(path, name, arrays[name]),
         None if clean is None else _integers(path, "clean labels", clean),
     )
-    if columns.clean is not None and len(columns.clean) != len(columns.observed):
+    if columns.truth is not None and len(columns.truth) != len(columns.observed):
         raise ValueError(
-            f"{path} holds {len(columns.observed)} observed and {len(columns.clean)} clean labels; "
+            f"{path} holds {len(columns.observed)} observed and {len(columns.truth)} clean labels; "
             "they must pair up."
         )
     return columns
 
 
-def _read_csv(path: Path, names: tuple[str, ...]) -> _Columns:
+def _read_csv(path: Path, names: tuple[str, ...], classes: Mapping[str, int]) -> _Columns:
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="", errors="surrogateescape") as file:
             header, *lines = list(csv.reader(file)) or [[]]
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
         raise ValueError(f"The file of the {_WHAT} cannot be read: {path}: {error}.") from error
+    labels = {"": UNKNOWN, **classes}
 
-    def column(names: tuple[str, ...]) -> np.ndarray | None:
+    def column(names: tuple[str, ...], known: Mapping[str, int]) -> np.ndarray | None:
         name = next((name for name in names if name in header), None)
-        return None if name is None else _whole_numbers(path, name, header.index(name), lines)
+        return None if name is None else _numbers(path, name, header.index(name), lines, known)
 
     observed = _name(names, header, path)
     return _Columns(
-        _whole_numbers(path, observed, header.index(observed), lines),
-        column(_CLEAN),
-        column(_INDEX),
+        _numbers(path, observed, header.index(observed), lines, labels),
+        column(_CLEAN, labels),
+        column(_INDEX, {}),
     )
 
 
-def _whole_numbers(path: Path, name: str, place: int, lines: list[list[str]]) -> np.ndarray:
+def _numbers(
+    path: Path, name: str, place: int, lines: list[list[str]], known: Mapping[str, int]
+) -> np.ndarray:
+    """``(n,)`` int64: a cell that is known stands for its number, any other is a number."""
     numbers = np.empty(len(lines), dtype=np.int64)
     for row, line in enumerate(lines):
         try:
-            numbers[row] = int(line[place])
+            cell = line[place]
+            numbers[row] = known[cell] if cell in known else int(cell)
         except (IndexError, ValueError, OverflowError):
+            allowed = "a class of the data set or a whole number" if known else "a whole number"
             raise ValueError(
-                f"{path}, line {row + 2}: {name} must be a whole number, the line is "
-                f"{','.join(line)!r}."
+                f"{path}, line {row + 2}: {name} must be {allowed}, the line is {','.join(line)!r}."
             ) from None
     return numbers
 
