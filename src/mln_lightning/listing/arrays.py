@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from zipfile import BadZipFile, ZipFile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import numpy as np
 from numpy.lib.npyio import NpzFile
@@ -81,17 +81,12 @@ def open_arrays(path: Path) -> NpzFile:
     Raises:
         ValueError: it is none.
     """
-    try:
-        content = np.load(path, allow_pickle=False)
-    except (ValueError, BadZipFile, EOFError) as error:
-        content = None
-        reason: Exception | None = error
-    else:
-        reason = None
-    if not isinstance(content, NpzFile):
+    if not is_zipfile(path):
         raise ValueError(
             f"{path} is no .npz file; write one with numpy.savez(path, images=…, labels=…)."
-        ) from reason
+        )
+    content = np.load(path, allow_pickle=False)
+    assert isinstance(content, NpzFile)
     return content
 
 

@@ -153,14 +153,16 @@ def _verify(train: Part, verified: StrPath, classes: Classes) -> Part:
     table = read_columns(
         verified, key="dataset.source.verified", required=["path"], optional=["label"]
     )
-    rows = {_place(train.root, path): row for row, path in enumerate(train.paths)}
+    starts = [os.path.abspath(train.root), os.path.abspath(table.path.parent)]
+    rows = {_place(starts[0], path): row for row, path in enumerate(train.paths)}
     observed = train.labels.observed
     truth: list[int | None] = [None] * len(train)
     seen: dict[int, str] = {}
     for line, path in enumerate(table["path"]):
         where = table.where(line)
-        row = rows.get(_place(train.root, path), rows.get(_place(table.path.parent, path)))
-        if row is None or not path:
+        places = [_place(start, path) for start in starts]
+        row = next((rows[place] for place in places if place in rows), None)
+        if row is None:
             name = Path(path).name
             alike = next((p for p in train.paths if Path(p).name == name), None)
             hint = f"; did you mean {alike!r}" if alike else ""
@@ -185,8 +187,8 @@ def _verify(train: Part, verified: StrPath, classes: Classes) -> Part:
     return Part(train.root, train.paths, Labels(observed, truth, trusted))
 
 
-def _place(root: Path, path: str) -> str:
-    return same_form(os.path.normpath(os.path.join(os.path.abspath(root), path)))
+def _place(start: str, path: str) -> str:
+    return same_form(os.path.normpath(os.path.join(start, path)))
 
 
 def _instead(others: Counter[str]) -> str:

@@ -45,14 +45,18 @@ def list_table(
     if folder is not None:
         root = require_folder(folder, "dataset.source.folder")
     _check_paths(columns, root, must_exist=must_exist)
-    splits = [_split(cell, columns.where(row)) for row, cell in enumerate(columns["split"])]
+    splits = [_split(cell, columns, row) for row, cell in enumerate(columns["split"])]
     if "train" not in splits:
         raise ValueError(f"{columns.path} has no training image: every row has another split.")
     labels = zip(columns["label"], splits, strict=True)
     known = Classes.of((label for label, split in labels if split == "train" and label), classes)
-    parts = {split: Part(root, [], Labels()) for split in splits}
-    for row, split in enumerate(splits):
-        _add(parts[split], split, columns, row, known)
+    parts = {split: Part(root, [], Labels()) for split in set(splits)}
+    names = ("path", "label", "clean_label", "is_clean")
+    cells = zip(splits, *(columns[name] for name in names), strict=True)
+    for row, (split, path, label, clean_label, is_clean) in enumerate(cells):
+        where = columns.where(row)
+        parts[split].paths.append(path)
+        parts[split].labels.add(*_label(split, label, clean_label, is_clean, known, where))
     return Listing(
         known,
         parts["train"],
@@ -62,29 +66,31 @@ def list_table(
     )
 
 
-def _add(part: Part, split: str, columns: Columns, row: int, classes: Classes) -> None:
-    where = columns.where(row)
-    label = _label(columns["label"][row], where, classes)
-    true = _label(columns["clean_label"][row], where, classes)
-    is_clean = _flag(columns["is_clean"][row], where)
-    true, trust = true_class(label, true, is_clean, where)
+def _label(
+    split: str, label: str, clean_label: str, is_clean: str, classes: Classes, where: str
+) -> tuple[int | None, int | None, bool]:
+    """Observed label, true class, and whether it is trusted, of a row with these cells."""
+    observed = classes.number(label, where) if label else None
+    known = classes.number(clean_label, where) if clean_label else None
+    sure = _flag(is_clean, where)
+    true, trust = true_class(observed, known, sure, where)
     if split in ("meta", "test"):
-        if is_clean is False and true is None:
+        if sure is False and true is None:
             raise ValueError(
                 f"{where}: an image with split={split} must have a right label, and is_clean says "
                 "that its label is not; give its clean_label, or take it off the table."
             )
-        label = label if true is None else true
-    if label is None and split != "train":
+        observed = observed if true is None else true
+    if observed is None and split != "train":
         raise ValueError(f"{where}: an image with split={split} must have a label.")
-    part.paths.append(columns["path"][row])
-    part.labels.add(label, true, trust)
+    return observed, true, trust
 
 
 def _check_paths(columns: Columns, root: Path, *, must_exist: bool) -> None:
     first: dict[str, int] = {}
     missing = []
-    for row, path in enumerate(columns["path"]):
+    paths = columns["path"]
+    for row, path in enumerate(paths):
         if not path:
             raise ValueError(f"{columns.where(row)}: there is no path; name the image's file.")
         file = os.path.normpath(os.path.join(root, path))
@@ -98,23 +104,19 @@ def _check_paths(columns: Columns, root: Path, *, must_exist: bool) -> None:
             missing.append(row)
     if missing:
         raise FileNotFoundError(
-            f"{columns.where(missing[0])}: there is no image {columns['path'][missing[0]]!r} in "
+            f"{columns.where(missing[0])}: there is no image {paths[missing[0]]!r} in "
             f"{root}, and {len(missing)} of {len(columns)} are missing in all; correct the paths, "
             "name their folder with dataset.source.folder, or leave missing images out with "
             "dataset.on_bad_image=skip."
         )
 
 
-def _label(cell: str, where: str, classes: Classes) -> int | None:
-    return classes.number(cell, where) if cell else None
-
-
-def _split(cell: str, where: str) -> str:
+def _split(cell: str, columns: Columns, row: int) -> str:
     split = cell.lower() or "train"
     if split not in _SPLITS:
         raise ValueError(
-            f"{where}: split {cell!r} is unknown{nearest(cell, _SPLITS)}. It is one of "
-            f"{', '.join(_SPLITS)}, or empty for train."
+            f"{columns.where(row)}: split {cell!r} is unknown{nearest(cell, _SPLITS)}. It is one "
+            f"of {', '.join(_SPLITS)}, or empty for train."
         )
     return split
 
