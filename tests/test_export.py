@@ -110,6 +110,7 @@ def test_paths_are_those_of_the_rows_of_a_selection(tmp_path: Path) -> None:
 def test_counts_and_moved_labels_follow_from_the_same_numbers() -> None:
     known = labels(clean=torch.tensor([0, 1, 2, 1]))
     assert known.counts == {
+        "changed": 1 + len(known.moved(9)),  # one had no label
         "accuracy_before": pytest.approx(2 / 3),
         "accuracy_after": pytest.approx(2 / 3),
         "recovered": 1,

@@ -45,6 +45,7 @@ def summary_rows(results: RunResults) -> list[tuple[str, str]]:
         rows.append(("noise rate asked for", _percent(noise["rate_asked"])))
     if noise["rate_measured"] is not None:
         rows.append(("noise rate measured, all classes", _percent(noise["rate_measured"])))
+    rows.append(("training labels changed (labels.csv)", f"{labels['changed']:,}"))
     if labels["accuracy_before"] is not None and labels["accuracy_after"] is not None:
         rows += [
             ("training labels right before", _percent(labels["accuracy_before"])),

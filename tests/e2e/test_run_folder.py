@@ -144,6 +144,7 @@ def test_numbers_of_label_quality_follow_from_the_files(
     clean = record.clean[record.index].numpy()
     before, after = labels["observed_label"] == clean, labels["corrected_label"] == clean
     assert results["labels"] == {
+        "changed": labels["changed"].sum(),
         "accuracy_before": pytest.approx(before.mean(), abs=1e-12),
         "accuracy_after": pytest.approx(after.mean(), abs=1e-12),
         "recovered": (~before & after).sum(),

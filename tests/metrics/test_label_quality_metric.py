@@ -110,15 +110,34 @@ def test_correction_counts_by_hand():
     observed = torch.tensor([0, 2, 1, 0, 1, 0])
     corrected = torch.tensor([0, 1, 0, 2, 1, 1])
     assert correction_counts(corrected, observed, clean) == {
+        "changed": 4,
         "accuracy_before": 0.6,
         "accuracy_after": 0.6,
         "recovered": 1,
         "damaged": 1,
     }
     unknown = correction_counts(corrected, observed, torch.full((6,), -1))
+    assert unknown.pop("changed") == 4
     assert set(unknown.values()) == {None}
     with pytest.raises(ValueError, match="pair up, got 5, 6 and 6"):
         correction_counts(corrected[:5], observed, clean)
+
+
+def test_a_sample_without_a_label_is_neither_right_nor_wrong_before():
+    clean, observed = torch.tensor([0, 1, 2]), torch.tensor([0, 2, -1])
+    assert correction_counts(clean, observed, clean) == {
+        "changed": 2,
+        "accuracy_before": 0.5,
+        "accuracy_after": 1.0,
+        "recovered": 1,
+        "damaged": 0,
+    }
+    metric = LabelQuality(C)
+    logits = torch.eye(C)[clean]
+    metric.update(logits, observed, clean, logits)
+    assert float(metric.compute()["labels/accuracy"]) == 1
+    assert int(metric.num_known) == 2
+    assert int(metric.num_soft) == 3
 
 
 def test_labels_that_are_not_numbers_do_not_crash():

@@ -17,12 +17,13 @@ from mln_lightning.batch import UNKNOWN
 
 
 class CorrectionCounts(TypedDict):
-    """Labels before and after correction; all None where no true class is known.
+    """Labels before and after correction; all but ``changed`` None where no true class is known.
 
-    ``accuracy_before`` / ``accuracy_after``: fraction of observed / corrected labels that are
+    ``changed``: labels that became another, or were missing. ``accuracy_before`` / ``accuracy_after``: fraction of observed / corrected labels that are
     right. ``recovered``: wrong labels made right. ``damaged``: right labels made wrong.
     """
 
+    changed: int
     accuracy_before: float | None
     accuracy_after: float | None
     recovered: int | None
@@ -30,7 +31,7 @@ class CorrectionCounts(TypedDict):
 
 
 def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> CorrectionCounts:
-    """Compare labels before and after correction, over labelled samples of known true class.
+    """Compare labels before and after correction; where the truth is needed, if it is known.
 
     Args:
         corrected: ``(N,)`` int64 labels after correction.
@@ -48,10 +49,12 @@ def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> Cor
             "Corrected, observed and clean labels must pair up, got "
             f"{len(corrected)}, {len(observed)} and {len(clean)} of them."
         )
+    changed = int((corrected != observed).sum())
     known = (clean != UNKNOWN) & (observed != UNKNOWN)
     total = int(known.sum())
     if not total:
         return {
+            "changed": changed,
             "accuracy_before": None,
             "accuracy_after": None,
             "recovered": None,
@@ -60,6 +63,7 @@ def correction_counts(corrected: Tensor, observed: Tensor, clean: Tensor) -> Cor
     before = (observed == clean)[known]
     after = (corrected == clean)[known]
     return {
+        "changed": changed,
         "accuracy_before": int(before.sum()) / total,
         "accuracy_after": int(after.sum()) / total,
         "recovered": int((~before & after).sum()),
