@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from mln_lightning.datasets import digits
+from mln_lightning.run import sentence
 from mln_lightning.wandb_pictures import tables_in
 from test_resume import run
 
@@ -119,3 +120,10 @@ def test_tables_stay_where_the_user_wants_them(
     with tables_in(tmp_path):
         assert os.environ["WANDB_DATA_DIR"] == "elsewhere"
     assert os.environ["WANDB_DATA_DIR"] == "elsewhere"
+
+
+def test_an_account_that_is_missing_is_a_sentence() -> None:
+    from wandb.errors import UsageError
+
+    said = sentence(UsageError("No API key configured."))
+    assert said == "Weights & Biases: No API key configured. logger.offline=true needs no account."

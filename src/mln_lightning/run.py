@@ -188,6 +188,8 @@ def sentence(error: Exception) -> str | None:
         case TypeError() if isinstance(error, InstantiationException):  # wrong constructor argument
             where = str(error).rpartition("full_key: ")[2]
             text = f"{where}: {cause}"
+        case Exception() if type(cause).__module__.startswith("wandb."):  # not imported for this
+            text = f"Weights & Biases: {cause} logger.offline=true needs no account."
         case _:
             return None
     return " ".join(text.split())
