@@ -19,8 +19,9 @@ from mln_lightning.batch import UNKNOWN
 class CorrectionCounts(TypedDict):
     """Labels before and after correction; all but ``changed`` None where no true class is known.
 
-    ``changed``: labels that became another, or were missing. ``accuracy_before`` / ``accuracy_after``: fraction of observed / corrected labels that are
-    right. ``recovered``: wrong labels made right. ``damaged``: right labels made wrong.
+    ``changed``: labels that became another, or were missing. ``accuracy_before`` /
+    ``accuracy_after``: fraction of observed / corrected labels that are right. ``recovered``:
+    wrong labels made right. ``damaged``: right labels made wrong.
     """
 
     changed: int
