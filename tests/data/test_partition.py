@@ -64,6 +64,37 @@ def test_a_test_set_from_the_trusted_photos_leaves_every_class_in_the_meta_set()
     assert greedy.meta.labels.bincount().tolist() == [1, 1, 1]
 
 
+def test_a_test_set_from_the_own_meta_set_where_nobody_else_is_trusted():
+    photos = own_photos().train
+    splits = Splits(ImageArrays(photos.images, photos.labels), meta=own_photos().train)
+    parts = cut_of(splits, num_test=size("20%"), num_val=size("10%"))
+    sizes = {name: len(part) for name, part in parts.named().items()}
+    assert sizes == {"train": 270, "val": 30, "meta": 240, "test": 60}
+    assert not set(parts.test.index.tolist()) & set(parts.meta.index.tolist())
+    assert parts.test.source.images is parts.meta.source.images is splits.meta
+    assert torch.equal(parts.test.labels, splits.meta.labels[parts.test.index])
+    greedy = cut_of(splits, num_test=size("99%"))
+    assert greedy.meta.labels.bincount().tolist() == [1, 1, 1]
+
+
+def test_no_test_set_where_nothing_is_left_for_it(tmp_path):
+    photos = own_photos().train
+    splits = Splits(ImageArrays(photos.images, photos.labels))
+    (tmp_path / "list.txt").write_text("0\n1\n2\n")
+    parts = cut_of(splits, meta_list=str(tmp_path / "list.txt"), num_test=size("20%"))
+    assert parts.test is None
+    assert parts.meta.index.tolist() == [0, 1, 2]
+    said = notes(splits, parts, Cut(num_test=size("20%")), [])
+    assert len(said) == 1
+    assert said[0].startswith("no test set:")
+
+
+def test_a_share_leaves_an_own_validation_set_whole():
+    splits = own_photos()._replace(val=own_photos().train)
+    assert len(cut_of(splits, num_val=size("10%")).val) == 300
+    assert len(cut_of(splits, num_val=size("30")).val) == 30
+
+
 def test_trusted_samples_that_are_not_needed_stay_in_training():
     parts = cut_of(own_photos(), num_meta=size("5/class"))
     assert parts.meta.labels.bincount().tolist() == [5, 5, 5]

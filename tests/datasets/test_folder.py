@@ -127,6 +127,7 @@ def test_a_validation_folder_is_used_whole(photos: Path, verified: Path, tmp_pat
 
 def test_unreadable_images_are_left_out_if_asked(photos: Path, verified: Path) -> None:
     (photos / "rot" / "kaputt.jpg").write_bytes(b"no picture")
+    (photos / "rot" / "Thumbs.db").touch()
     data = NoisyLabelDataModule(
         lambda: folder(photos, verified=verified, image_format=SMALL),
         info(),
@@ -137,3 +138,4 @@ def test_unreadable_images_are_left_out_if_asked(photos: Path, verified: Path) -
     assert len(data.labels) == 36
     assert len(data.unreadable) == 1
     assert "rot/kaputt.jpg" in data.unreadable[0]
+    assert data.notes[0] == "files beside the images that were left aside: 1 (.db 1)"

@@ -83,25 +83,34 @@ def _trusted(part: LabeledImages, clean: Tensor) -> Tensor:
 def _test(
     splits: Splits, clean: Tensor, info: DatasetInfo, cut: Cut, pool: Tensor, data_seed: int
 ) -> Part | None:
-    """The source's own test set, or one cut from the trusted samples."""
+    """The source's own test set, or one cut from the trusted training samples or its meta set."""
     if splits.test is not None:
         own = splits.test
         truth = own.labels if own.clean is None else own.clean
         return Part(BatchSource(own, own.labels, truth), torch.arange(len(own)))
     if cut.num_test is None:
         return None
+    source = BatchSource(splits.train, clean, clean)
     rows = _trusted(splits.train, clean).nonzero().squeeze(1)
+    from_meta = splits.meta is not None and not len(rows)
+    if splits.meta is not None and from_meta:  # nobody else is trusted
+        source = BatchSource(splits.meta, splits.meta.labels, splits.meta.labels)
+        rows = torch.arange(len(splits.meta))
     size = cut.num_test
-    if splits.meta is None:  # every class keeps a sample for the meta set
-        present, total = int((torch.bincount(clean[rows]) > 0).sum()), len(rows)
+    if splits.meta is None or from_meta:  # every class keeps a sample for the meta set
+        strata = source.labels[rows]
+        present, total = int((torch.bincount(strata) > 0).sum()), len(rows)
         draws = generator(data_seed, _RESERVE)
-        _, free = stratified_split(clean[rows], present, generator=draws, every_class=True)
+        _, free = stratified_split(strata, present, generator=draws, every_class=True)
         rows = rows[free]
         if size.unit != "of each class":
             size = SampleSize(min(size.count(total, info.num_classes), len(rows)), "images")
-    drawn, _ = _split_of(clean[rows], size, info, generator(data_seed, _TEST_SPLIT))
-    pool[rows[drawn]] = False
-    return Part(BatchSource(splits.train, clean, clean), rows[drawn])
+    drawn, _ = _split_of(source.labels[rows], size, info, generator(data_seed, _TEST_SPLIT))
+    if not len(drawn):
+        return None
+    if not from_meta:
+        pool[rows[drawn]] = False
+    return Part(source, rows[drawn])
 
 
 def _meta(
@@ -122,6 +131,8 @@ def _meta(
     elif splits.meta is not None:
         own = splits.meta
         source, rows = BatchSource(own, own.labels, own.labels), torch.arange(len(own))
+        if test is not None and test.source.images is own:
+            rows = rows[~torch.isin(rows, test.index)]
     elif cut.meta_list is not None:
         trust = torch.where(train.clean == UNKNOWN, train.labels, train.clean)
         source, rows = BatchSource(splits.train, trust, trust), read_rows(cut.meta_list, train)
