@@ -136,6 +136,9 @@ def test_meta_set_by_hand(tmp_path):
     # Verified images have their verified label, the other one that is listed its observed one.
     assert parts.meta.labels.tolist() == [1, 0, 2, 2]
     assert not set(parts.train.index.tolist()) & {7, 9, 11, 200}
+    tested = cut_of(splits, meta_list=str(listed), num_test=size("50%")).test
+    assert len(tested) == 28  # of the 57 verified ones that are not in the list
+    assert not set(tested.index.tolist()) & {7, 9, 11, 200}
     listed.write_text("row 7\nrow 9\nrow 11\n")
     assert cut_of(splits, meta_list=str(listed)).meta.index.tolist() == [7, 9, 11]
 

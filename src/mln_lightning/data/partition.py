@@ -47,9 +47,10 @@ def partition(
     train = BatchSource(splits.train, observed, clean)
     check_sizes(splits, info, cut, trusted=int(_trusted(splits.train, clean).sum()))
 
+    listed = None if cut.meta_list is None else read_rows(cut.meta_list, train)
     pool = torch.ones(len(observed), dtype=torch.bool)
-    test = _test(splits, clean, info, cut, pool, data_seed)
-    meta, test = _meta(splits, train, test, info, cut, pool, data_seed)
+    test = _test(splits, clean, info, cut, listed, pool, data_seed)
+    meta, test = _meta(splits, train, test, info, cut, listed, pool, data_seed)
     val = _val(splits, train, info, cut, pool, data_seed)
     if cut.num_unlabelled is not None:
         labelled = (pool & (observed != UNKNOWN)).nonzero().squeeze(1)
@@ -81,7 +82,13 @@ def _trusted(part: LabeledImages, clean: Tensor) -> Tensor:
 
 
 def _test(
-    splits: Splits, clean: Tensor, info: DatasetInfo, cut: Cut, pool: Tensor, data_seed: int
+    splits: Splits,
+    clean: Tensor,
+    info: DatasetInfo,
+    cut: Cut,
+    listed: Tensor | None,
+    pool: Tensor,
+    data_seed: int,
 ) -> Part | None:
     """The source's own test set, or one cut from the trusted training samples or its meta set."""
     if splits.test is not None:
@@ -92,12 +99,16 @@ def _test(
         return None
     source = BatchSource(splits.train, clean, clean)
     rows = _trusted(splits.train, clean).nonzero().squeeze(1)
+    if listed is not None:
+        rows = rows[~torch.isin(rows, listed)]
     from_meta = splits.meta is not None and not len(rows)
     if splits.meta is not None and from_meta:  # nobody else is trusted
         source = BatchSource(splits.meta, splits.meta.labels, splits.meta.labels)
         rows = torch.arange(len(splits.meta))
     size = cut.num_test
-    if splits.meta is None or from_meta:  # every class keeps a sample for the meta set
+    if listed is None and (
+        splits.meta is None or from_meta
+    ):  # every class keeps a sample for the meta set
         strata = source.labels[rows]
         present, total = int((torch.bincount(strata) > 0).sum()), len(rows)
         draws = generator(data_seed, _RESERVE)
@@ -119,6 +130,7 @@ def _meta(
     test: Part | None,
     info: DatasetInfo,
     cut: Cut,
+    listed: Tensor | None,
     pool: Tensor,
     data_seed: int,
 ) -> tuple[Part, Part | None]:
@@ -128,25 +140,25 @@ def _meta(
         if test is None:
             raise ValueError("meta_from=test needs a test set, and the data set has none.")
         source, rows = test.source, test.index
+    elif listed is not None:
+        trust = torch.where(train.clean == UNKNOWN, train.labels, train.clean)
+        source, rows = BatchSource(splits.train, trust, trust), listed
     elif splits.meta is not None:
         own = splits.meta
         source, rows = BatchSource(own, own.labels, own.labels), torch.arange(len(own))
         if test is not None and test.source.images is own:
             rows = rows[~torch.isin(rows, test.index)]
-    elif cut.meta_list is not None:
-        trust = torch.where(train.clean == UNKNOWN, train.labels, train.clean)
-        source, rows = BatchSource(splits.train, trust, trust), read_rows(cut.meta_list, train)
     else:
         source = BatchSource(splits.train, train.clean, train.clean)
         rows = (_trusted(splits.train, train.clean) & pool).nonzero().squeeze(1)
     index, rest = rows, rows[:0]
-    if cut.num_meta is not None and cut.meta_list is None:
+    if cut.num_meta is not None and listed is None:
         drawn, left = _split_of(source.labels[rows], cut.num_meta, info, draws, every_class=True)
         index, rest = rows[drawn], rows[left]
     check_meta_classes(source.labels[index], info)
     if cut.meta_from == "test" and test is not None:
         return Part(source, index), Part(test.source, rest)
-    if splits.meta is None and not cut.meta_in_train:
+    if source.images is splits.train and not cut.meta_in_train:
         pool[index] = False
     return Part(source, index), test
 
