@@ -45,6 +45,7 @@ def checked_end(ended: Ended, where: Path) -> None:
     assert states(where) == ["finished"] * 4
 
 
+@pytest.mark.slow
 def test_killed_and_continued(tmp_path: Path) -> None:
     ended = command(tmp_path, *GRID, strike=Strike(IN_THE_THIRD_RUN))
     assert ended.code == -signal.SIGKILL
@@ -78,7 +79,9 @@ def test_killed_and_continued(tmp_path: Path) -> None:
         assert f"| 1 | {accuracy} |" in line
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_sweep_with_a_checkpoint(tmp_path: Path, number: int) -> None:
     ended = command(tmp_path, *GRID, strike=Strike(IN_THE_THIRD_RUN, number))
     assert ended.code == 128 + number
