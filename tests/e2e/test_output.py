@@ -33,6 +33,7 @@ LINES = [
     r"│ test accuracy, selected epoch \(\d of 3\) +│ +\d+\.\d\d % │",
     r"│ noise rate asked for +│ +40\.00 % │",
     r"│ noise rate measured, all classes +│ +20\.\d\d % │",
+    r"│ training labels changed \(labels\.csv\) +│ +\d+ │",
     r"│ training labels right before +│ +79\.\d\d % │",
     r"│ training labels right after correction +│ +\d+\.\d\d % │",
     r"│ wrong labels recovered +│ +\d+ │",
