@@ -10,10 +10,11 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torch
-from torchvision.datasets import CIFAR10
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from mln_lightning.datasets import cifar10, cifar100
 from mln_lightning.datasets.cifar import read_batches
+from tests.datasets.trees import ready
 
 
 class Danger:
@@ -199,3 +200,53 @@ def test_real_cifar10(real):
     )
     assert splits.train.labels[:10].tolist() == [6, 9, 9, 4, 1, 1, 2, 7, 8, 3]
     assert splits.test.labels[:10].tolist() == [3, 8, 8, 0, 6, 6, 1, 6, 3, 1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "labels",
+    [(), ("noise=asym", "rate=0.4"), ("noise=instance", "rate=0.2"), ("noise=cluster", "rate=0.4")],
+)
+def test_the_check_of_real_cifar10_passes(real, capsys, labels):
+    ready("dataset=cifar10", f"data_dir={real}", "dataset.verify=false", *labels)
+    said = capsys.readouterr().out
+    assert "no exact copies" in said
+    assert "sets        train 48,000, val 1,000, meta 1,000, test 10,000" in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("label_set", "wrong"),
+    [("aggre", "9.0"), ("rand1", "17.2"), ("rand2", "18.1"), ("rand3", "17.6"), ("worst", "40.2")],
+)
+def test_the_check_of_real_cifar10n_passes(real, capsys, label_set, wrong):
+    labels = Path(os.environ["MLN_DATA_DIR"]) / "cifar-n" / "CIFAR-10_human.pt"
+    if not labels.is_file():
+        pytest.skip("no CIFAR-10N under MLN_DATA_DIR")
+    ready(
+        "dataset=cifar10n",
+        f"data_dir={real}",
+        "dataset.verify=false",
+        f"noise.file={labels}",
+        f"noise.label_set={label_set}",
+    )
+    assert f"noise=human makes {wrong} % of them wrong" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dataset", ["cifar100", "cifar100n"])
+def test_the_check_of_cifar100_passes(tmp_path, capsys, dataset):
+    """All 60,000 images in the published format, made up; people's labels, all right here."""
+    folder = tmp_path / CIFAR100.base_folder
+    folder.mkdir()
+    for name, size in (("train", 50_000), ("test", 10_000)):
+        labels = (np.arange(size) % 100).tolist()
+        write_batch(folder / name, size, size, fine_labels=labels, coarse_labels=labels)
+    (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": []}))
+    (tmp_path / "cifar-n").mkdir()
+    clean = np.arange(50_000) % 100
+    torch.save(
+        {"clean_label": clean, "noisy_label": clean}, tmp_path / "cifar-n" / "CIFAR-100_human.pt"
+    )
+    ready(f"dataset={dataset}", f"data_dir={tmp_path}", "dataset.verify=false")
+    assert "sets        train 48,000, val 1,000, meta 1,000" in capsys.readouterr().out

@@ -6,7 +6,7 @@ import torch
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.data import DatasetInfo, ImageFormat, NoisyLabelDataModule
 from mln_lightning.datasets import clothing1m
-from tests.datasets.trees import lines, picture
+from tests.datasets.trees import lines, picture, ready
 
 TINY = ImageFormat(8, resize=9, fit="squash")
 NOISY = [f"images/{n % 10}/{n},{n}.jpg" for n in range(30)]
@@ -110,6 +110,13 @@ def test_through_the_data_module(tree):
     test = torch.cat([batch.labels for batch in module.test_dataloader()])
     assert test.tolist() == list(range(13, -1, -1))
     assert module.val_dataloader() == []
+
+
+def test_its_check_passes(tree, capsys):
+    ready("dataset=clothing1m", f"data_dir={tree}", "dataset.batch_size=8")
+    said = capsys.readouterr().out
+    assert "trained on as 224 x 224 colour images" in said
+    assert "sets        train 30, val 0, meta 14, test 14" in said
 
 
 def test_unknown_variant(tmp_path):

@@ -6,7 +6,7 @@ import torch
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.data import DatasetInfo, ImageFormat, NoisyLabelDataModule
 from mln_lightning.datasets import food101n
-from tests.datasets.trees import lines, picture
+from tests.datasets.trees import lines, picture, ready
 
 TINY = ImageFormat(8, resize=9, fit="squash")
 CLASSES = [f"dish_{n:03d}" for n in range(101)]
@@ -114,6 +114,19 @@ def test_own_protocol_through_the_data_module(built):
         NoisyLabelDataModule(
             lambda: food101n(built, image_format=TINY), INFO, num_meta=102, batch_size=50
         ).setup()
+
+
+def test_its_check_passes(built, capsys):
+    ready("dataset=food101n", f"data_dir={built}", "num_meta=101")
+    assert "sets        train 202, val 202, meta 101, test 101" in capsys.readouterr().out
+    ready(
+        "experiment=food101n_published",
+        f"data_dir={built}",
+        "num_meta=2/class",
+        "~model.network.name",
+        "~model.network.weights",
+    )
+    assert "meta 202, test 101" in capsys.readouterr().out
 
 
 def test_published_protocol_through_the_data_module(built):

@@ -8,7 +8,7 @@ from mln_lightning.config import compose
 from mln_lightning.data import DatasetInfo, ImageFormat, NoisyLabelDataModule
 from mln_lightning.datasets import webvision
 from mln_lightning.datasets.webvision import WNIDS
-from tests.datasets.trees import lines, picture
+from tests.datasets.trees import lines, picture, ready
 
 TINY = ImageFormat(8, resize=9, fit="squash")
 INFO = DatasetInfo("webvision", 50, (3, 8, 8), (0.5,) * 3, (0.2,) * 3)
@@ -72,6 +72,13 @@ def test_meta_and_test_set_share_the_validation_images(tree):
     assert not set(parts.meta.index.tolist()) & set(parts.test.index.tolist())
     assert len(module.train_index) == 100
     assert module.noise_rate is None
+
+
+def test_its_check_passes(tree, ilsvrc, capsys):
+    ready("dataset=webvision", f"data_dir={tree}", "num_meta=2/class")
+    said = capsys.readouterr().out
+    assert "ilsvrc2012" in said
+    assert "sets        train 100, val 0, meta 100, test 50" in said
 
 
 def test_second_test_set(tree, ilsvrc):
