@@ -52,7 +52,7 @@ def trained() -> tuple[Trainer, Supervised]:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(model, datamodule=data())
+    trainer.fit(model, datamodule=data(num_val=40))
     return trainer, model
 
 
