@@ -26,7 +26,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     ``last.ckpt`` is written at the end of every epoch and every ``every_n_steps`` steps between;
     ``best.ckpt`` at the end of an epoch whose validation accuracy is at least as good as all
-    before. Runs last of all callbacks. A step whose loss was not finite stops the run before any
+    before; warm-up epochs do not compete, as in the published code. Runs last of all callbacks. A step whose loss was not finite stops the run before any
     checkpoint is overwritten.
 
     Args:
@@ -72,11 +72,21 @@ class Checkpoint(lightning_callbacks.Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the epoch, and the best epoch so far."""
         score = trainer.callback_metrics.get(self.monitor)
-        if score is not None and float(score) >= self.best_score:
+        if (
+            score is not None
+            and float(score) >= self.best_score
+            and self._competes(trainer, pl_module)
+        ):
             self.best_score, self.best_epoch = float(score), trainer.current_epoch
             self._save(trainer, pl_module, "best.ckpt")
         self._save(trainer, pl_module, "last.ckpt")
         self._stop_if_asked(trainer)
+
+    @staticmethod
+    def _competes(trainer: Trainer, pl_module: LightningModule) -> bool:
+        """Whether the epoch is one of the method's own, unless the whole run is warm-up."""
+        warmup = pl_module.warmup_epochs if isinstance(pl_module, NoisyLabelModule) else 0
+        return trainer.current_epoch >= warmup or warmup >= (trainer.max_epochs or 0)
 
     def _save(self, trainer: Trainer, pl_module: LightningModule, name: str) -> None:
         path = self._folder(trainer) / name
