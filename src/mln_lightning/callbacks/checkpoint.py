@@ -26,8 +26,8 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     ``last.ckpt`` is written at the end of every epoch and every ``every_n_steps`` steps between;
     ``best.ckpt`` at the end of an epoch whose validation accuracy is at least as good as all
-    before; warm-up epochs do not compete, as in the published code. Runs last of all callbacks. A step whose loss was not finite stops the run before any
-    checkpoint is overwritten.
+    before; warm-up epochs do not compete, as in the published code. Runs last of all callbacks. A
+    step whose loss was not finite stops the run before any checkpoint is overwritten.
 
     Args:
         every_n_steps: steps between two writes within an epoch, at least 1.
