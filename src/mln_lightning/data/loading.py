@@ -86,16 +86,17 @@ def place(parts: Partition, device: torch.device) -> None:
     if device.type != "cuda":
         return
     moved: dict[int, ImageArrays] = {}
-    for part in parts.named().values():
-        images = part.source.images
-        if not isinstance(images, ImageArrays) or images.images.device == device:
-            continue
-        free, _ = torch.cuda.mem_get_info(device)
-        if id(images) not in moved and images.images.nbytes > _SHARE * free:
+    sources = {id(part.source): part.source for part in parts.named().values()}
+    for source in sources.values():
+        images = source.images
+        if not isinstance(images, ImageArrays) or images.images.device.type == "cuda":
             continue
         if id(images) not in moved:
+            free, _ = torch.cuda.mem_get_info(device)
+            if images.images.nbytes > _SHARE * free:
+                continue
             moved[id(images)] = images.to(device)
-        part.source.images = moved[id(images)]
+        source.images = moved[id(images)]
 
 
 def _leave_interrupts_to_the_main_process(worker: int) -> None:
