@@ -161,6 +161,8 @@ def _labels(findings: Findings, noise: str | None) -> list[str]:
             "how many are wrong is not known; 100 images, picked at random and verified, tell it "
             "to within 10 points, 400 to within 5"
         ]
+    if noise is not None and not findings.sets:
+        return []  # it could not be put on them
     rate = f"{100 * found.wrong / found.known:.1f} %"
     if noise is not None:
         text = f"{noise} makes {rate} of them wrong"

@@ -126,6 +126,13 @@ def test_unreadable_images_can_be_left_out(look: Call, photos: Path, capsys: Scr
     assert "Ready to train: " in screen
 
 
+def test_noise_that_cannot_be_made_is_not_reported(look: Call, capsys: Screen) -> None:
+    assert look("dataset=blobs", "noise=human") == 2
+    found = capsys.readouterr()
+    assert "There are no human labels at data/cifar-n/CIFAR-4_human.pt" in found.err
+    assert "wrong" not in found.out
+
+
 def test_copies_of_test_images(look: Call, photos: Path, capsys: Screen) -> None:
     for number in range(3):
         save(photos / "test" / "ant" / f"{number}.png", number)  # as in train
