@@ -158,7 +158,7 @@ def _meta(
     check_meta_classes(source.labels[index], info)
     if cut.meta_from == "test" and test is not None:
         return Part(source, index), Part(test.source, rest)
-    if source.images is splits.train and not cut.meta_in_train:
+    if (listed is not None or splits.meta is None) and not cut.meta_in_train:
         pool[index] = False
     return Part(source, index), test
 
