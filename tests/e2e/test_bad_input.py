@@ -126,6 +126,7 @@ def test_loss_that_is_not_finite_keeps_the_last_good_checkpoint(
     assert last.read_bytes() == content
 
 
+@pytest.mark.slow
 def test_full_disk(tmp_path: Path) -> None:
     """No file may grow beyond a mebibyte: the first checkpoint does not fit."""
     ended = command(tmp_path, *TINY, largest_file=2**20)

@@ -24,6 +24,7 @@ def test_flops(network):
     assert count(PublishedStep(network(SHAPE, 10)), batch).flops > 5.5 * base
 
 
+@pytest.mark.slow
 def test_live_memory():
     batch = random_batch(SHAPE, 32)
     base = count(plain(CNN6(SHAPE, 10)), batch).live_bytes
