@@ -1,5 +1,7 @@
+import os
 import socket
 import sys
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,6 +28,21 @@ def _no_network():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket.socket, "connect", local)
         yield
+
+
+@pytest.fixture(scope="session")
+def real_cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data_dir with the real CIFAR-10; unpacking it takes ten seconds."""
+    data_dir = Path(os.environ.get("MLN_DATA_DIR", "nowhere"))
+    if (data_dir / "cifar-10-batches-py").is_dir():
+        return data_dir
+    packed = data_dir / "cifar-10-batches-py.tar.xz"
+    if not packed.is_file():
+        pytest.skip("no CIFAR-10 under MLN_DATA_DIR")
+    unpacked = tmp_path_factory.mktemp("cifar10")
+    with tarfile.open(packed) as archive:
+        archive.extractall(unpacked, filter="data")
+    return unpacked
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import pickle
-import tarfile
 from pathlib import Path
 from urllib.error import URLError
 
@@ -170,23 +169,9 @@ def test_nothing_there(tmp_path, read_set, file):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory):
-    data_dir = Path(os.environ.get("MLN_DATA_DIR", "nowhere"))
-    if (data_dir / "cifar-10-batches-py").is_dir():
-        return data_dir
-    packed = data_dir / "cifar-10-batches-py.tar.xz"
-    if not packed.is_file():
-        pytest.skip("no CIFAR-10 under MLN_DATA_DIR")
-    unpacked = tmp_path_factory.mktemp("cifar10")
-    with tarfile.open(packed) as archive:
-        archive.extractall(unpacked, filter="data")
-    return unpacked
-
-
 @pytest.mark.slow
-def test_real_cifar10(real):
-    splits = cifar10(real, verify=False)
+def test_real_cifar10(real_cifar10):
+    splits = cifar10(real_cifar10, verify=False)
     assert splits.train.images.shape == (50000, 3, 32, 32)
     assert splits.test.labels.bincount().tolist() == [1000] * 10
     # Published channel statistics, and the labels of the first images.
@@ -207,8 +192,8 @@ def test_real_cifar10(real):
     "labels",
     [(), ("noise=asym", "rate=0.4"), ("noise=instance", "rate=0.2"), ("noise=cluster", "rate=0.4")],
 )
-def test_the_check_of_real_cifar10_passes(real, capsys, labels):
-    ready("dataset=cifar10", f"data_dir={real}", "dataset.verify=false", *labels)
+def test_the_check_of_real_cifar10_passes(real_cifar10, capsys, labels):
+    ready("dataset=cifar10", f"data_dir={real_cifar10}", "dataset.verify=false", *labels)
     said = capsys.readouterr().out
     assert "no exact copies" in said
     assert "sets        train 48,000, val 1,000, meta 1,000, test 10,000" in said
@@ -219,13 +204,13 @@ def test_the_check_of_real_cifar10_passes(real, capsys, labels):
     ("label_set", "wrong"),
     [("aggre", "9.0"), ("rand1", "17.2"), ("rand2", "18.1"), ("rand3", "17.6"), ("worst", "40.2")],
 )
-def test_the_check_of_real_cifar10n_passes(real, capsys, label_set, wrong):
+def test_the_check_of_real_cifar10n_passes(real_cifar10, capsys, label_set, wrong):
     labels = Path(os.environ["MLN_DATA_DIR"]) / "cifar-n" / "CIFAR-10_human.pt"
     if not labels.is_file():
         pytest.skip("no CIFAR-10N under MLN_DATA_DIR")
     ready(
         "dataset=cifar10n",
-        f"data_dir={real}",
+        f"data_dir={real_cifar10}",
         "dataset.verify=false",
         f"noise.file={labels}",
         f"noise.label_set={label_set}",

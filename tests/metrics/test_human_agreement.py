@@ -1,6 +1,4 @@
-import io
 import os
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +10,8 @@ from scipy.special import rel_entr
 from scipy.stats import entropy
 from sklearn.metrics import log_loss
 
+from mln_lightning.datasets import cifar10
 from mln_lightning.metrics import human_agreement, read_soft_labels
-from mln_lightning.unpickle import load_arrays
 
 
 @given(st.integers(0, 2**31), st.integers(1, 20), st.integers(2, 12), st.booleans())
@@ -146,15 +144,8 @@ def test_real_cifar10h(cifar10h):
 
 
 @pytest.mark.slow
-def test_cifar10h_is_about_the_test_images_of_cifar10(cifar10h):
-    packed = DATA / "cifar-10-batches-py.tar.xz"
-    if not packed.is_file():
-        pytest.skip("no packed CIFAR-10 under MLN_DATA_DIR")
-    with tarfile.open(packed, "r|xz") as archive:  # in one pass: the archive is not seekable
-        file = next(
-            archive.extractfile(member) for member in archive if member.name.endswith("test_batch")
-        )
-        labels = torch.tensor(load_arrays(io.BytesIO(file.read()), encoding="latin1")["labels"])
+def test_cifar10h_is_about_the_test_images_of_cifar10(cifar10h, real_cifar10):
+    labels = cifar10(real_cifar10, verify=False).test.labels
     found = read_soft_labels(cifar10h, labels)
     assert float((found.argmax(dim=1) == labels).double().mean()) == pytest.approx(0.9921)
     assert float(found[torch.arange(10_000), labels].mean()) == pytest.approx(0.9523, abs=1e-4)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import tarfile
 from pathlib import Path
 
 import pytest
@@ -19,20 +18,11 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def cifar10_labels(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Tensor:
-    """The 50,000 training labels; unpacking the archive takes ten seconds."""
+def cifar10_labels(real_cifar10: Path) -> Tensor:
+    """The 50,000 training labels."""
     from mln_lightning.datasets import cifar10
 
-    archive = real_data / "cifar-10-batches-py.tar.xz"
-    if (real_data / "cifar-10-batches-py").is_dir():
-        folder = real_data
-    elif archive.is_file():
-        folder = tmp_path_factory.mktemp("cifar")
-        with tarfile.open(archive) as tar:
-            tar.extractall(folder, filter="data")
-    else:
-        pytest.skip("no CIFAR-10 in MLN_DATA_DIR")
-    return cifar10(data_dir=folder, verify=False).train.labels
+    return cifar10(data_dir=real_cifar10, verify=False).train.labels
 
 
 @pytest.fixture(autouse=True)

@@ -3,7 +3,6 @@
 import io
 import os
 import pickle
-import tarfile
 import zipfile
 from pathlib import Path
 
@@ -250,20 +249,9 @@ def test_a_file_for_the_other_data_set():
 
 
 @pytest.mark.slow
-def test_the_real_clean_labels_are_those_of_cifar10():
+def test_the_real_clean_labels_are_those_of_cifar10(cifar10_labels):
     path, _ = real("CIFAR-10_human.pt")
-    packed = DATA / "cifar-10-batches-py.tar.xz"
-    if not packed.is_file():
-        pytest.skip("no packed CIFAR-10 under MLN_DATA_DIR")
-    labels = {}
-    with tarfile.open(packed, "r|xz") as archive:  # in one pass: the archive is not seekable
-        for member in archive:
-            if "data_batch_" in member.name:
-                file = archive.extractfile(member)
-                labels[member.name] = load_arrays(io.BytesIO(file.read()), encoding="latin1")[
-                    "labels"
-                ]
-    clean = np.concatenate([labels[name] for name in sorted(labels)])
+    clean = cifar10_labels.numpy()
     assert len(clean) == 50000
     wrong = np.mean(np.array(observed(HumanLabels(path), clean)) != clean)
     assert wrong == pytest.approx(0.40208, abs=1e-9)
