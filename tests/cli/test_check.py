@@ -127,7 +127,7 @@ def test_unreadable_images_can_be_left_out(look: Call, photos: Path, capsys: Scr
 
 
 def test_noise_that_cannot_be_made_is_not_reported(look: Call, capsys: Screen) -> None:
-    assert look("dataset=blobs", "noise=human") == 2
+    assert look("dataset=blobs", "noise=human", "data_dir=data") == 2
     found = capsys.readouterr()
     assert "There are no human labels at data/cifar-n/CIFAR-4_human.pt" in found.err
     assert "wrong" not in found.out
