@@ -2,7 +2,8 @@
 
     MLN_DATA_DIR=<folder with FashionMNIST/> python docs/moved.py
 
-Takes about five minutes on one CPU core. Fashion-MNIST is MIT licensed (Zalando SE).
+Took 8.5 minutes on one busy core of an AMD EPYC (2026-11-21).
+Fashion-MNIST is MIT licensed (Zalando SE).
 """
 
 from __future__ import annotations

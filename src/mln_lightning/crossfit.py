@@ -15,6 +15,7 @@ from torch import Tensor
 from mln_lightning.data import NoisyLabelDataModule, Splits, stratified_split
 from mln_lightning.data.parts import whole
 from mln_lightning.data.truth import clean_labels
+from mln_lightning.evaluation import logits_of
 from mln_lightning.files import replacing
 from mln_lightning.job import quiet
 from mln_lightning.models import Supervised
@@ -102,10 +103,6 @@ def _scores(cfg: DictConfig, data: NoisyLabelDataModule, learnt: Tensor, scored:
     )
     trainer.fit(model, datamodule=fold)
     model.check_finite()
-    model.to(trainer.strategy.root_device).eval()
-    with torch.no_grad():
-        logits = [
-            model(fold.normalize(batch.images.to(model.device))).double().cpu()
-            for batch in fold.in_order(whole(images.select(scored)))
-        ]
-    return torch.cat(logits).log_softmax(dim=1)
+    batches = fold.in_order(whole(images.select(scored)))
+    logits, _ = logits_of(model, fold, batches, trainer.strategy.root_device)
+    return logits.double().log_softmax(dim=1)

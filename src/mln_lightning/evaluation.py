@@ -61,24 +61,24 @@ def final_metrics(
         found[f"test/accuracy_{when}"] = float(trainer.callback_metrics["test/accuracy"])
     device = trainer.strategy.root_device
     for name, part in data.also_test.items():
-        guess, labels = predictions(model, data, data.in_order(whole(part)), device)
-        right = (guess.argmax(dim=1) == labels).double().mean()
+        logits, labels = logits_of(model, data, data.in_order(whole(part)), device)
+        right = (logits.argmax(dim=1) == labels).double().mean()
         found[f"test_{name}/accuracy_{when}"] = float(right)
     if human is not None and data.parts.test is not None:
-        guess, _ = predictions(model, data, data.in_order(data.parts.test), device)
-        for name, value in human_agreement(guess, human).items():
+        logits, _ = logits_of(model, data, data.in_order(data.parts.test), device)
+        for name, value in human_agreement(logits.softmax(dim=1), human).items():
             found[f"test/human_{name}_{when}"] = value
     return found
 
 
 @torch.no_grad()
-def predictions(
+def logits_of(
     model: NoisyLabelModule,
     data: NoisyLabelDataModule,
     batches: Iterable[Batch],
     device: torch.device,
 ) -> tuple[Tensor, Tensor]:
-    """Class probabilities ``(n, C)`` float32 and labels ``(n,)`` int64, both on the CPU.
+    """Logits ``(n, C)`` float32 and labels ``(n,)`` int64, both on the CPU.
 
     Args:
         model: put in eval mode for the pass and back; stays on ``device``.
@@ -88,10 +88,10 @@ def predictions(
     """
     training = model.training
     model.to(device).eval()
-    guesses, labels = [], []
+    logits, labels = [], []
     for batch in batches:
         images = data.normalize(batch.images.to(device))
-        guesses.append(model(images).float().softmax(dim=1).cpu())
+        logits.append(model(images).float().cpu())
         labels.append(batch.labels)
     model.train(training)
-    return torch.cat(guesses), torch.cat(labels)
+    return torch.cat(logits), torch.cat(labels)

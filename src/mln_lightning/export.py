@@ -142,7 +142,7 @@ def write_labels(
     """
     with replacing(run_dir / "soft_labels.npz") as temporary, temporary.open("wb") as file:
         np.savez(file, index=labels.index.numpy(), soft_labels=labels.soft_labels.numpy())
-    names = info.classes or tuple(str(number) for number in range(info.num_classes))
+    names = info.class_names
     files = isinstance(images, EncodedImages | CachedImages)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -95,7 +95,7 @@ def class_table(findings: Findings) -> Table:
 
 def class_name(findings: Findings, label: int) -> str:
     """The name of a class, or its number where it has none."""
-    return findings.info.classes[label] if findings.info.classes else str(label)
+    return findings.info.class_names[label]
 
 
 def facts(

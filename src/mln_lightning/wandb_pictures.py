@@ -52,7 +52,7 @@ def log_pictures(
         path = run_dir / f"{name}.png"
         if path.exists():  # no confusions without a test set
             logger.log_image(f"pictures/{name}", [str(path)])
-    names = data.info.classes or tuple(str(number) for number in range(data.info.num_classes))
+    names = data.info.class_names
     images = data.parts.train.source.images
     rows = []
     for label in labels.moved(_MOST):

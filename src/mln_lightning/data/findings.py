@@ -14,6 +14,7 @@ from torch import Tensor
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.data.cut import Cut
 from mln_lightning.data.duplicates import Duplicates, find_duplicates
+from mln_lightning.data.fitting import trusted_mask
 from mln_lightning.data.parts import Partition
 from mln_lightning.data.scan import Scan
 from mln_lightning.data.source import DatasetInfo, LabeledImages, Splits
@@ -268,11 +269,6 @@ def _part(images: LabeledImages, scan: Scan, info: DatasetInfo) -> PartFindings:
 def _trusted(splits: Splits, info: DatasetInfo, cut: Cut, clean: Tensor) -> Tensor:
     """``(C,)`` images of each class that the meta set is cut from, before a test set is."""
     own = splits.test if cut.meta_from == "test" else splits.meta
-    if own is not None:
-        labels = own.labels
-    elif splits.train.trusted is not None:
-        labels = clean[splits.train.trusted]
-    else:
-        labels = clean
+    labels = own.labels if own is not None else clean[trusted_mask(splits.train, clean)]
     labels = labels[(labels >= 0) & (labels < info.num_classes)]
     return labels.bincount(minlength=info.num_classes)

@@ -13,6 +13,11 @@ from mln_lightning.sizes import SampleSize
 _NAMED = 5  # classes that a sentence lists before it says "and n more"
 
 
+def trusted_mask(part: LabeledImages, clean: Tensor) -> Tensor:
+    """``(N,)`` bool: where a meta set may be cut from, see `LabeledImages.trusted`."""
+    return clean != UNKNOWN if part.trusted is None else part.trusted
+
+
 def check_part(name: str, part: LabeledImages, info: DatasetInfo) -> None:
     """Refuse a part that is empty, or whose images or labels are not as described.
 
@@ -122,7 +127,7 @@ def check_meta_classes(labels: Tensor, info: DatasetInfo) -> None:
     counts = torch.bincount(labels, minlength=info.num_classes)
     missing = (counts == 0).nonzero().squeeze(1).tolist()
     if missing:
-        names = [repr(info.classes[c]) if info.classes else str(c) for c in missing[:_NAMED]]
+        names = [repr(info.class_names[c]) for c in missing[:_NAMED]]
         more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
         raise ValueError(
             "The meta set needs at least one sample of each class and has none of "

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.data.cut import Cut
-from mln_lightning.data.fitting import check_meta_classes, check_part, check_sizes
+from mln_lightning.data.fitting import check_meta_classes, check_part, check_sizes, trusted_mask
 from mln_lightning.data.parts import BatchSource, Part, Partition
 from mln_lightning.data.rows import read_rows
 from mln_lightning.data.source import DatasetInfo, LabeledImages, Splits
@@ -45,7 +45,7 @@ def partition(
         check_part(name, part, info)
     observed, clean = _labels(splits.train, noise, generator(data_seed, _NOISE))
     train = BatchSource(splits.train, observed, clean)
-    check_sizes(splits, info, cut, trusted=int(_trusted(splits.train, clean).sum()))
+    check_sizes(splits, info, cut, trusted=int(trusted_mask(splits.train, clean).sum()))
 
     listed = None if cut.meta_list is None else read_rows(cut.meta_list, train)
     pool = torch.ones(len(observed), dtype=torch.bool)
@@ -77,10 +77,6 @@ def _labels(
     return noise(clean, part, generator=draws), clean
 
 
-def _trusted(part: LabeledImages, clean: Tensor) -> Tensor:
-    return clean != UNKNOWN if part.trusted is None else part.trusted
-
-
 def _test(
     splits: Splits,
     clean: Tensor,
@@ -98,7 +94,7 @@ def _test(
     if cut.num_test is None:
         return None
     source = BatchSource(splits.train, clean, clean)
-    rows = _trusted(splits.train, clean).nonzero().squeeze(1)
+    rows = trusted_mask(splits.train, clean).nonzero().squeeze(1)
     if listed is not None:
         rows = rows[~torch.isin(rows, listed)]
     from_meta = splits.meta is not None and not len(rows)
@@ -150,7 +146,7 @@ def _meta(
             rows = rows[~torch.isin(rows, test.index)]
     else:
         source = BatchSource(splits.train, train.clean, train.clean)
-        rows = (_trusted(splits.train, train.clean) & pool).nonzero().squeeze(1)
+        rows = (trusted_mask(splits.train, train.clean) & pool).nonzero().squeeze(1)
     index, rest = rows, rows[:0]
     if cut.num_meta is not None and listed is None:
         drawn, left = _split_of(source.labels[rows], cut.num_meta, info, draws, every_class=True)
@@ -192,13 +188,4 @@ def _split_of(
     *,
     every_class: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    if size.unit == "of each class":
-        counts = torch.bincount(strata, minlength=info.num_classes)
-        if int(counts.min()) < size.amount:
-            rarest = int(counts.argmin())
-            raise ValueError(
-                f"There are {int(counts.min())} samples of class "
-                f"{info.classes[rarest] if info.classes else rarest} to draw from, not "
-                f"{int(size.amount)}: ask for fewer of each class, or verify more."
-            )
-    return split(strata, size, info.num_classes, generator=draws, every_class=every_class)
+    return split(strata, size, info.class_names, generator=draws, every_class=every_class)

@@ -79,6 +79,11 @@ class DatasetInfo:
                     f"{self.name} has {self.num_classes} classes but {len(values)} {what}."
                 )
 
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """C names; the numbers of classes that have none."""
+        return self.classes or tuple(str(number) for number in range(self.num_classes))
+
     @classmethod
     def of(
         cls, images: Tensor | np.ndarray, num_classes: int, *, name: str = "custom"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -42,14 +44,14 @@ def stratified_split(
 
 
 def balanced_split(
-    strata: Tensor, size: int, num_classes: int, *, generator: torch.Generator
+    strata: Tensor, size: int, classes: Sequence[str], *, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Draw ``size`` rows of each class.
 
     Args:
         strata: ``(N,)`` int64 class of each row, 0…C-1.
         size: rows of each class.
-        num_classes: C.
+        classes: C names.
         generator: CPU generator, the only source of randomness.
 
     Returns:
@@ -58,11 +60,11 @@ def balanced_split(
     Raises:
         ValueError: a class has fewer rows.
     """
-    sizes = torch.bincount(strata, minlength=num_classes)
+    sizes = torch.bincount(strata, minlength=len(classes))
     if int(sizes.min()) < size:
         raise ValueError(
-            f"Cannot draw {size} samples of each class: class {int(sizes.argmin())} has "
-            f"{int(sizes.min())}."
+            f"There are {int(sizes.min())} samples of class {classes[int(sizes.argmin())]} to draw "
+            f"from, not {size}: ask for fewer of each class, or verify more."
         )
     return _parted(_drawn(strata, torch.full_like(sizes, size), generator))
 
@@ -70,7 +72,7 @@ def balanced_split(
 def split(
     strata: Tensor,
     size: SampleSize,
-    num_classes: int,
+    classes: Sequence[str],
     *,
     generator: torch.Generator,
     every_class: bool = False,
@@ -80,7 +82,7 @@ def split(
     Args:
         strata: ``(N,)`` int64 class of each row, 0…C-1.
         size: what to draw.
-        num_classes: C.
+        classes: C names.
         generator: CPU generator, the only source of randomness.
         every_class: see `stratified_split`.
 
@@ -91,8 +93,8 @@ def split(
         ValueError: there are too few rows.
     """
     if size.unit == "of each class":
-        return balanced_split(strata, int(size.amount), num_classes, generator=generator)
-    count = size.count(len(strata), num_classes)
+        return balanced_split(strata, int(size.amount), classes, generator=generator)
+    count = size.count(len(strata), len(classes))
     return stratified_split(strata, count, generator=generator, every_class=every_class)
 
 
