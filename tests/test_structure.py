@@ -83,7 +83,7 @@ def test_only_those_who_measure_read_the_truth() -> None:
 FOLDERS = {  # group -> where its targets live
     "dataset": ("data", "datasets"),
     "noise": ("noise",),
-    "model": ("models",),
+    "model": ("models", "losses"),
     "model/network": ("networks",),
     "callbacks": ("callbacks",),
 }

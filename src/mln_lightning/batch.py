@@ -48,9 +48,12 @@ class StepOutput(TypedDict):
         soft_labels: ``(B, C)`` probabilities the step trained on, detached; absent where the
             observed labels were used as they are.
         meta_loss: ``()`` loss on the meta batch, detached; absent in steps without one.
+        rows: ``(B,)`` bool, the samples of the training batch that the step saw and the tables
+            above are about, in their order; absent = all of them.
     """
 
     loss: NotRequired[Tensor]
     logits: NotRequired[Tensor]
     soft_labels: NotRequired[Tensor]
     meta_loss: NotRequired[Tensor]
+    rows: NotRequired[Tensor]

@@ -86,7 +86,7 @@ def _scores(cfg: DictConfig, data: NoisyLabelDataModule, learnt: Tensor, scored:
         ClassConditionalNoise(symmetric(data.info.num_classes, 0.0)),  # the clean labels
         batch_size=min(data.batch_size, len(half)),
         meta_batch_size=1,
-        augment=data.augment,
+        augment=data.transfer.augment,
         num_workers=data.num_workers,
         seed=data.seed,
         data_seed=data.data_seed,

@@ -16,7 +16,6 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
-from torch import nn
 
 from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
@@ -64,6 +63,7 @@ def run_job(
     data.setup("fit")  # what is wrong with the data is said before anything is written
     human = soft_test_labels(data)
     model: NoisyLabelModule = instantiate(cfg.model)
+    model.prepare_once(data.train_labels)
     resume = checkpoint_to_resume(cfg.ckpt_path, run_dir)
     if resume is not None:
         max_epochs = OmegaConf.select(cfg, "trainer.max_epochs")
@@ -95,9 +95,10 @@ def run_job(
     metrics |= final_metrics(trainer, model, data, "last", human=human)
     export_confusion(run_dir, model, data.info)
     labels = export_labels(run_dir, model, data, device=trainer.strategy.root_device)
-    write_classifier(run_dir, model.network)
+    write_classifier(run_dir, model.classifier())
     if (run_dir / "best.ckpt").exists():  # not without a validation part
-        load_network(run_dir / "best.ckpt", model.network)
+        best = torch.load(run_dir / "best.ckpt", map_location="cpu", weights_only=True)
+        model.load_state_dict(best["state_dict"])
     metrics |= final_metrics(trainer, model, data, "selected", human=human)
     results: RunResults = {
         "choices": dict(choices),
@@ -201,15 +202,6 @@ def check_checkpoint(
             f"{path} belongs to another model or network: {len(different)} of its tensors differ, "
             f"the first is {different[0]}; resume with the same model and model/network."
         )
-
-
-def load_network(checkpoint: Path, network: nn.Module) -> None:
-    """Load the network's part of a checkpoint into ``network``."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    prefix = "network."
-    network.load_state_dict(
-        {name.removeprefix(prefix): v for name, v in state.items() if name.startswith(prefix)}
-    )
 
 
 def log_final_table(logger: WandbLogger, results: RunResults) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from mln_lightning.batch import UNKNOWN
 
 
 class LabelGenerator(nn.Module):
@@ -59,3 +62,48 @@ class LabelGenerator(nn.Module):
             self.linear.bias.zero_()
         else:
             self.linear.bias.copy_(head.bias)
+
+
+class LabelTable(nn.Module):
+    """Label logits of every training sample, ŷ_i = softmax(row i): MSLG and PENCIL learn these.
+
+    The rows start as sharpness · one-hot of the observed label, zeros (the uniform distribution)
+    where there is none, and are a buffer: checkpoints carry them, no optimiser touches them.
+
+    Args:
+        labels: ``(N,)`` int64 observed labels, or ``UNKNOWN``.
+        num_classes: C.
+        sharpness: K of the papers, positive; 10 there.
+
+    Raises:
+        ValueError: the sharpness is not positive.
+    """
+
+    logits: Tensor
+
+    def __init__(self, labels: Tensor, num_classes: int, *, sharpness: float = 10.0) -> None:
+        if not sharpness > 0:
+            raise ValueError(f"sharpness must be positive, got {sharpness}.")
+        super().__init__()
+        known = (labels != UNKNOWN).to(torch.float32)[:, None]
+        rows = one_hot(labels.clamp(min=0), num_classes) * known
+        self.register_buffer("logits", sharpness * rows)
+
+    def rows(self, index: Tensor) -> Tensor:
+        """``(B,)`` sample numbers → ``(B, C)`` label logits, a fresh leaf that requires grad."""
+        return self.logits[index].requires_grad_()
+
+    def log_soft(self, index: Tensor) -> Tensor:
+        """``(B,)`` sample numbers → log-probabilities ``(B, C)`` of the soft labels."""
+        return self.logits[index].log_softmax(dim=1)
+
+    @torch.no_grad()
+    def descend(self, index: Tensor, grad: Tensor, lr: float) -> None:
+        """Rows ← rows − lr · grad.
+
+        Args:
+            index: ``(B,)`` int64 sample numbers, each once.
+            grad: ``(B, C)``.
+            lr: step size.
+        """
+        self.logits[index] -= lr * grad.to(self.logits.dtype)

@@ -101,7 +101,7 @@ def test_every_option_builds(composed, with_files, tmp_path, dataset, noise):
     assert module.rate == config.rate == (None if own_rate else 0.4)
     if isinstance(made, ClassConditionalNoise):
         check_matrix(made.transition, noise, module.info)
-    assert module.augment is None or isinstance(module.augment, RandomCropFlip)
+    assert module.transfer.augment is None or isinstance(module.transfer.augment, RandomCropFlip)
     pool, classes = module.info.num_train, module.info.num_classes
     if pool is None or module.cut.num_meta is None:
         return

@@ -35,8 +35,8 @@ def test_large_sets(name, classes):
     image_format = data.source.keywords["image_format"]
     assert isinstance(image_format, ImageFormat)
     assert image_format.shape == data.info.shape
-    assert data.augment.padding == 0
-    assert data.augment.flip
+    assert data.transfer.augment.padding == 0
+    assert data.transfer.augment.flip
     assert data.duplicates == "ignore"
     with pytest.raises(FileNotFoundError, match=r"nowhere.* missing"):
         data.setup()

@@ -151,7 +151,7 @@ def test_schedule_steps_once_per_epoch() -> None:
     ("arguments", "sentence"),
     [
         ({"warmup_epochs": -1}, "warmup_epochs must be 0 or more, got -1"),
-        ({"virtual_lr": -0.5}, "virtual_lr must be 0 or more, got -0.5"),
+        ({"virtual_lr": -0.5}, "virtual_lr must be 0 or more, or 'current', got -0.5"),
         ({"entropy_weight": -1.0}, "entropy_weight must be 0 or more, got -1.0"),
         ({"generator_start": "zero"}, "'head' or 'random', got 'zero'"),
     ],

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
 
 from mln_lightning.batch import UNKNOWN
 from mln_lightning.callbacks import History, LabelQualityCurve, Reseed
 from mln_lightning.config import compose, conf_dir
-from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.models import NoisyLabelModule
 
 METHODS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
-EPOCHS = 3
+EPOCHS = 4  # of ten steps; every stage of a method but its last takes one epoch
+SAVED = (10, 13, 20, 25)  # steps after which a checkpoint is kept: ends of epochs, and in mid-epoch
+LOOK_AT_NO_TRAINING_IMAGE = ("clean_only", "finetune")
 
 
 def test_all_methods_were_found() -> None:
+    print(f"{len(METHODS)} methods: {', '.join(METHODS)}")
     assert set(METHODS) >= {"metalabelnet", "cross_entropy", "clean_only", "finetune"}, METHODS
 
 
@@ -31,12 +36,33 @@ class HideTruth(Callback):
             part.clean.fill_(UNKNOWN)
 
 
-class StopAfter(Callback):
-    def __init__(self, epochs: int) -> None:
-        self.epochs = epochs
+class Keep(Checkpoint):
+    """Checkpoints of some steps; its kind runs after all other callbacks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:
+        if batch_idx + 1 < trainer.num_training_batches:
+            self._keep(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        trainer.should_stop = trainer.current_epoch + 1 == self.epochs
+        self._keep(trainer)
+
+    def _keep(self, trainer: Trainer) -> None:
+        if trainer.global_step in SAVED:
+            trainer.save_checkpoint(self.folder / f"{trainer.global_step}.ckpt")
+
+
+class Fit(NamedTuple):
+    """What is left of a run."""
+
+    before: dict[str, torch.Tensor]
+    state: dict[str, torch.Tensor]
+    steps: int
+    steps_per_epoch: int
+    epochs: int
+    logged: dict[str, float]
 
 
 def fit(
@@ -45,7 +71,7 @@ def fit(
     *extra: Callback,
     resume: Path | None = None,
     precision: str = "32-true",
-) -> tuple[NoisyLabelModule, NoisyLabelDataModule, Trainer]:
+) -> Fit:
     cfg = compose(
         [
             "dataset=blobs",
@@ -56,11 +82,13 @@ def fit(
             f"trainer.max_epochs={EPOCHS}",
         ]
     )
-    if "warmup_epochs" in cfg.model:
-        cfg.model.warmup_epochs = 1
+    for key in cfg.model:  # stages are told by how long they take
+        if key.endswith("_epochs") and cfg.model[key]:
+            cfg.model[key] = 1
     torch.manual_seed(0)
     data = instantiate(cfg.dataset, _partial_=True)(noise=instantiate(cfg.noise))
-    model = instantiate(cfg.model)
+    model: NoisyLabelModule = instantiate(cfg.model)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
     trainer = Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
@@ -70,57 +98,74 @@ def fit(
         enable_model_summary=False,
         num_sanity_val_steps=0,
         default_root_dir=folder,
-        callbacks=[Reseed(0), LabelQualityCurve(cfg.dataset.info.num_classes), History(), *extra],
+        callbacks=[
+            Reseed(0),
+            LabelQualityCurve(cfg.dataset.info.num_classes),
+            History(),
+            *extra,
+        ],
     )
     trainer.fit(model, datamodule=data, ckpt_path=resume)
-    return model, data, trainer
+    model.check_finite()
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    per_epoch = len(data.train_dataloader()["train"])
+    return Fit(
+        before, model.state_dict(), trainer.global_step, per_epoch, trainer.current_epoch, logged
+    )
 
 
-def assert_same_bits(left: NoisyLabelModule, right: NoisyLabelModule) -> None:
-    states = left.state_dict(), right.state_dict()
-    assert states[0].keys() == states[1].keys()
-    different = [k for k in states[0] if not torch.equal(states[0][k], states[1][k])]
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory):
+    """The undisturbed run of a method, made once, with its checkpoints."""
+
+    @functools.cache
+    def run(method: str) -> tuple[Fit, Path]:
+        folder = tmp_path_factory.mktemp(method)
+        return fit(method, folder, Keep(folder)), folder
+
+    return run
+
+
+def assert_same_bits(left: Fit, right: Fit) -> None:
+    assert left.state.keys() == right.state.keys()
+    different = [k for k in left.state if not torch.equal(left.state[k], right.state[k])]
     assert not different
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_fits_and_counts_batches(method: str, tmp_path: Path) -> None:
-    before = instantiate(compose(["dataset=blobs", f"model={method}"]).model).state_dict()
-    model, data, trainer = fit(method, tmp_path)
-    assert trainer.global_step == EPOCHS * len(data.train_dataloader()["train"])
-    after = model.state_dict()
-    assert all(torch.isfinite(v.float()).all() for v in after.values())
-    assert any(not torch.equal(before[k], after[k]) for k in before if "network" in k)
-    model.check_finite()
+def test_fits_and_counts_batches(method: str, runs) -> None:
+    run, _ = runs(method)
+    assert run.steps == EPOCHS * run.steps_per_epoch == 40
+    assert all(torch.isfinite(v.float()).all() for v in run.state.values())
+    assert any(
+        not torch.equal(run.before[k], run.state[k]) for k in run.before if k.startswith("network")
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_same_seed_same_bits(method: str, tmp_path: Path) -> None:
-    assert_same_bits(fit(method, tmp_path)[0], fit(method, tmp_path)[0])
+def test_same_seed_same_bits_and_truth_never_reaches_the_learner(
+    method: str, runs, tmp_path: Path
+) -> None:
+    assert_same_bits(runs(method)[0], fit(method, tmp_path, HideTruth()))
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_truth_never_reaches_the_learner(method: str, tmp_path: Path) -> None:
-    assert_same_bits(fit(method, tmp_path)[0], fit(method, tmp_path, HideTruth())[0])
+# Every method resumes in mid-epoch and between epochs; one does everywhere.
+RESUMED = [(method, step) for method in METHODS for step in SAVED[2:]]
+RESUMED += [("metalabelnet", step) for step in SAVED[:2]]
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_resumed_equals_uninterrupted(method: str, epochs: int, tmp_path: Path) -> None:
-    whole = fit(method, tmp_path)[0]
-    _, _, trainer = fit(method, tmp_path, StopAfter(epochs))
-    assert trainer.current_epoch == epochs
-    trainer.save_checkpoint(tmp_path / "half.ckpt")
-    resumed, _, trainer = fit(method, tmp_path, resume=tmp_path / "half.ckpt")
-    assert trainer.current_epoch == EPOCHS
+@pytest.mark.parametrize(("method", "step"), RESUMED)
+def test_resumed_equals_uninterrupted(method: str, step: int, runs, tmp_path: Path) -> None:
+    whole, folder = runs(method)
+    resumed = fit(method, tmp_path, resume=folder / f"{step}.ckpt")
+    assert resumed.epochs == EPOCHS
     assert_same_bits(whole, resumed)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_label_quality_is_logged(method: str, tmp_path: Path) -> None:
-    _, _, trainer = fit(method, tmp_path)
-    logged = trainer.callback_metrics
-    sees_noisy_images = method not in ("clean_only", "finetune")
+def test_label_quality_is_logged(method: str, runs) -> None:
+    logged = runs(method)[0].logged
+    sees_noisy_images = method not in LOOK_AT_NO_TRAINING_IMAGE
     assert ("memorized/noisy" in logged) == sees_noisy_images, "nothing of the warm-up is left"
     if method == "metalabelnet":
         assert 0 <= logged["labels/accuracy"] <= 1

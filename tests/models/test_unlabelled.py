@@ -57,7 +57,7 @@ def test_a_batch_with_some_labels_is_learned_from_those() -> None:
     loader = DataLoader([TrainBatch(train=batch, meta=batch)], batch_size=None)  # type: ignore[arg-type]
     fitted(model, loader, epochs=1)
     known = labels != UNKNOWN
-    loss = cross_entropy(expected(images)[known], labels[known])
+    loss = cross_entropy(expected(images[known]), labels[known])
     loss.backward()
     for parameter, after in zip(expected.parameters(), model.network.parameters(), strict=True):
         assert parameter.grad is not None

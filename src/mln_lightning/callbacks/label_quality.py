@@ -8,7 +8,7 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from mln_lightning.batch import StepOutput, TrainBatch
+from mln_lightning.batch import Batch, StepOutput, TrainBatch
 from mln_lightning.metrics.label_quality import LabelQuality
 
 
@@ -37,6 +37,8 @@ class LabelQualityCurve(Callback):
         """Add a step's soft labels and predictions."""
         train, output = batch["train"], cast(StepOutput, outputs)
         if "logits" in output:
+            if "rows" in output:
+                train = Batch(*(column[output["rows"]] for column in train))
             self.quality.update(
                 output["logits"], train.labels, train.clean, output.get("soft_labels")
             )

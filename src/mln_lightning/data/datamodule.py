@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
-from mln_lightning.batch import Batch, TrainBatch
+from mln_lightning.batch import UNKNOWN, Batch, TrainBatch
 from mln_lightning.data import loading
 from mln_lightning.data.augment import Augment, Normalize
 from mln_lightning.data.cut import Cut, one_of, size
@@ -20,7 +20,7 @@ from mln_lightning.data.parts import BatchSource, Part, Partition
 from mln_lightning.data.prepare import prepared
 from mln_lightning.data.sampler import train_samplers
 from mln_lightning.data.source import DatasetInfo, LabeledImages, Splits
-from mln_lightning.data.transfer import augmented, normalized
+from mln_lightning.data.transfer import Transfer
 from mln_lightning.noise.base import NoiseModel
 from mln_lightning.noise.record import NoiseRecord
 
@@ -127,7 +127,6 @@ class NoisyLabelDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.meta_batch_size = meta_batch_size
         self.rate = rate
-        self.augment = augment
         self.num_workers = loading.default_workers() if num_workers is None else num_workers
         self.drop_last = drop_last
         self.test_soft_labels = test_soft_labels
@@ -135,6 +134,9 @@ class NoisyLabelDataModule(LightningDataModule):
         self.seed = seed
         self.data_seed = data_seed
         self.normalize = Normalize(info.mean, info.std)
+        self.transfer = Transfer(
+            self.normalize, augment, seed=seed, spare_unlabelled=unlabelled_order == "sequential"
+        )
         self.notes: list[str] = []
         self.unreadable: list[str] = []
         self._splits: Splits | None = None
@@ -180,6 +182,12 @@ class NoisyLabelDataModule(LightningDataModule):
         return self.parts.train.source.labels
 
     @property
+    def train_labels(self) -> Tensor:
+        """``(N,)`` int64, the same, ``UNKNOWN`` outside the training part."""
+        hidden = torch.full_like(self.labels, UNKNOWN)
+        return hidden.index_copy(0, self.train_index, self.parts.train.labels)
+
+    @property
     def clean(self) -> Tensor:
         """``(N,)`` int64 true classes of the full training set or ``UNKNOWN``; for metrics only."""
         return self.parts.train.source.clean
@@ -222,7 +230,7 @@ class NoisyLabelDataModule(LightningDataModule):
             batch_size=self.batch_size,
             meta_batch_size=self.meta_batch_size,
             seed=self.seed,
-            step=self._finished_steps,
+            step=lambda: 0 if self.trainer is None else self.trainer.global_step,
             drop_last=self.drop_last,
             unlabelled_order=self.unlabelled_order,
         )
@@ -253,20 +261,16 @@ class NoisyLabelDataModule(LightningDataModule):
     ) -> TrainBatch | Batch:
         """Augment the training images of a training step, and normalise all images."""
         trainer = self.trainer
-        dtype = None if trainer is None else trainer.lightning_module.dtype
+        known = None if trainer is None else trainer.lightning_module.dtype
+        dtype = known if isinstance(known, torch.dtype) else None
         if isinstance(batch, Batch):
-            return normalized(batch, self.normalize, dtype)
-        train = batch["train"]
-        if self.augment is not None and trainer is not None:
-            train = augmented(
-                train,
-                self.augment,
-                seed=self.seed,
-                epoch=trainer.current_epoch,
-                spare_unlabelled=self.unlabelled_order == "sequential",
-            )
-        meta = normalized(batch["meta"], self.normalize, dtype)
-        return TrainBatch(train=normalized(train, self.normalize, dtype), meta=meta)
+            return self.transfer.batch(batch, dtype)
+        epoch = None if trainer is None else trainer.current_epoch
+        return self.transfer.train(batch, epoch=epoch, dtype=dtype)
+
+    def images_of(self, part: Part, device: torch.device) -> Iterator[Tensor]:
+        """Normalised images ``(b, K, H, W)`` of a set in the order of its rows, not augmented."""
+        return (self.normalize(b.images.to(device)) for b in self.in_order(part))
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data: no positions, only which data they were."""
@@ -280,9 +284,6 @@ class NoisyLabelDataModule(LightningDataModule):
         """
         if self._parts is not None:
             self._parts.check_state(state_dict, self.info.name)
-
-    def _finished_steps(self) -> int:
-        return 0 if self.trainer is None else self.trainer.global_step
 
     def in_order(self, part: Part) -> DataLoader[Batch]:
         """All samples of a set in the order of their rows, once, never augmented."""

@@ -6,7 +6,7 @@ Imports nothing but torch.
 from __future__ import annotations
 
 from mln_lightning.meta.stateless import Buffers, Params, Stateless, stateless, virtual_update
-from mln_lightning.meta.step import MetaStep, Reduce, meta_step
+from mln_lightning.meta.step import MetaStep, Reduce, Update, meta_step
 from mln_lightning.meta.tangent import Backend
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Params",
     "Reduce",
     "Stateless",
+    "Update",
     "meta_step",
     "stateless",
     "virtual_update",

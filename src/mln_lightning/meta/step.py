@@ -16,6 +16,9 @@ from mln_lightning.meta.tangent import BACKENDS, Backend, logit_tangent
 Reduce = Callable[[Sequence[Tensor]], Sequence[Tensor]]
 """Mean of each tensor over the processes; returns the same number of tensors."""
 
+Update = Callable[[dict[str, Tensor]], Params]
+"""Gradients of the training loss by name ↦ all parameters after the step, in new tensors."""
+
 
 class MetaStep(NamedTuple):
     """What `meta_step` found.
@@ -44,6 +47,7 @@ def meta_step(
     *,
     lr: float,
     backend: Backend = "jvp",
+    update: Update | None = None,
     reduce: Reduce | None = None,
     scale: float = 1.0,
 ) -> MetaStep:
@@ -72,6 +76,8 @@ def meta_step(
         meta_loss: θ' ↦ loss ``()`` on the clean meta batch.
         wrt: φ, tensors that require grad.
         lr: virtual learning rate.
+        update: takes the step in place of θ − lr · ∂ℓ/∂θ; anything whose derivative in the gradient
+            is −lr, such as a step of SGD with momentum and weight decay.
         backend: see `Backend`; an unsupported one is replaced by the next, with one warning.
         reduce: mean over processes, applied to the virtual gradient, v and φ's gradient.
         scale: factor on both losses while they are differentiated, divided out afterwards; for
@@ -103,7 +109,8 @@ def meta_step(
     leaf = logits.detach().requires_grad_()
     (pull,) = torch.autograd.grad(head_loss(leaf) * scale, leaf, create_graph=True)
 
-    virtual = _virtual(params, names, logits, pull.detach(), mean, lr, scale)
+    step = update or (lambda grads: virtual_update(params, grads, lr))
+    virtual = _virtual(params, names, logits, pull.detach(), mean, step, scale)
     loss = meta_loss(virtual)
     v = _gradient(loss * scale, [virtual[name] for name in names], None, mean, scale)
     loss = loss.detach()
@@ -134,13 +141,13 @@ def _virtual(
     logits: Tensor,
     pull: Tensor,
     mean: Reduce,
-    lr: float,
+    update: Update,
     scale: float,
 ) -> dict[str, Tensor]:
     """θ' by name; the moved parameters are leaves that require grad."""
     grads = _gradient(logits, [params[name] for name in names], pull, mean, scale)
     with torch.no_grad():
-        moved = virtual_update(params, dict(zip(names, grads, strict=True)), lr)
+        moved = update(dict(zip(names, grads, strict=True)))
     return {name: p.requires_grad_() if name in names else p for name, p in moved.items()}
 
 

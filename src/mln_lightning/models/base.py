@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
+from typing import ClassVar
 
 import torch
 from lightning.pytorch import LightningModule
@@ -12,11 +13,11 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
 from mln_lightning.data.datamodule import NoisyLabelDataModule
+from mln_lightning.models.epoch_means import EpochMeans
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -32,6 +33,10 @@ class NoisyLabelModule(LightningModule, ABC):
     A method implements `noisy_step`; until ``warmup_epochs`` have passed, every step is a
     cross-entropy step on the observed labels instead. ``global_step`` counts batches.
 
+    What a method may also say: `prepare` makes its tables, `on_warmup_end` and `on_noisy_epoch`
+    prepare a stage or an epoch, `trained_parameters` and `classifier` tell of a second network.
+    All state belongs into parameters and buffers: then a checkpoint in mid-epoch has it.
+
     Args:
         network: any classifier, images ``(B, K, H, W)`` → logits ``(B, C)``.
         num_classes: C, at least 2.
@@ -43,7 +48,8 @@ class NoisyLabelModule(LightningModule, ABC):
         ValueError: an argument is out of range.
     """
 
-    first_bad_step: Tensor
+    uses_unlabelled: ClassVar[bool] = False
+    """Whether `noisy_step` learns from samples without a label; else it does not see them."""
 
     def __init__(
         self,
@@ -67,29 +73,62 @@ class NoisyLabelModule(LightningModule, ABC):
         self._some_unlabelled = True  # as far as is known
         self._optimizer = optimizer
         self._scheduler = scheduler
-        # Persistent, so that a checkpoint in mid-epoch carries the sums of the epoch so far.
-        self.epoch_means = nn.ModuleDict()
-        for name in ("train/loss", "meta/loss", "meta/grad_norm"):
-            # Looking for NaN would wait for the device; `check_finite` names it later.
-            self.epoch_means[name] = MeanMetric(nan_strategy="disable")
-            self._epoch_mean(name).persistent(True)
+        self.epoch_means = EpochMeans()
         self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.test_confusion = MulticlassConfusionMatrix(num_classes)
         self.confusion: Tensor | None = None  # of the last test, (C, C) counts, rows = clean class
-        self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
+        self._prepared = False
 
     def setup(self, stage: str) -> None:
-        """Refuse what cannot work, before the first batch.
+        """Refuse what cannot work, and `prepare`, before a checkpoint is loaded.
 
         Raises:
-            ValueError: more than one process.
+            ValueError: more than one process, or data of which nothing is known in advance for a
+                method that must know its samples.
         """
         if self.trainer.world_size > 1:
             raise ValueError(
                 f"Training on {self.trainer.world_size} processes is not supported yet: batches "
                 "and meta gradient are those of one process; set trainer.devices=1."
             )
+        data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, NoisyLabelDataModule):
+            self.prepare_once(data.train_labels)
+        elif type(self).prepare is not NoisyLabelModule.prepare:
+            raise ValueError(
+                f"{type(self).__name__} keeps something for every training sample; train it with a "
+                "NoisyLabelDataModule, which knows them in advance."
+            )
+
+    def prepare_once(self, labels: Tensor) -> None:
+        """`prepare`, if that was not done yet."""
+        if not self._prepared:
+            self.prepare(labels)
+            self._prepared = True
+
+    def prepare(self, labels: Tensor) -> None:
+        """Make tables with a row for every sample, before the first step.
+
+        Args:
+            labels: ``(N,)`` int64 observed labels by `Batch.index`; ``UNKNOWN`` where there is
+                none, or where the sample is not one of the training part.
+        """
+
+    @property
+    def data(self) -> NoisyLabelDataModule:
+        """The data being trained on.
+
+        Raises:
+            ValueError: they are not those of a `NoisyLabelDataModule`.
+        """
+        data = getattr(self.trainer, "datamodule", None)
+        if not isinstance(data, NoisyLabelDataModule):
+            raise ValueError(
+                f"{type(self).__name__} looks at whole parts of the data; train it with a "
+                "NoisyLabelDataModule."
+            )
+        return data
 
     # -- training -----------------------------------------------------------------------------
 
@@ -101,14 +140,24 @@ class NoisyLabelModule(LightningModule, ABC):
 
     def training_step(self, batch: TrainBatch, batch_idx: int) -> StepOutput:
         """One warm-up step or one step of the method; see `noisy_step`."""
-        if self.current_epoch < self.warmup_epochs:
-            output = self.supervised_step(batch["train"])
-        else:
+        warming_up = self.current_epoch < self.warmup_epochs
+        if not warming_up:
             if not self.warmed_up:
                 self.on_warmup_end()
                 self.warmed_up = True
-            output = self.noisy_step(batch)
-        self._record(output)
+            if batch_idx == 0:
+                self.on_noisy_epoch()
+        step = self._warmup_step if warming_up else self.noisy_step
+        labelled = batch["train"].labels != UNKNOWN
+        if not self._some_unlabelled or (self.uses_unlabelled and not warming_up):
+            output = step(batch)
+        elif bool(labelled.any()):
+            train = Batch(*(column[labelled] for column in batch["train"]))
+            output = step(TrainBatch(train=train, meta=batch["meta"]))
+            output["rows"] = labelled
+        else:
+            output = self._no_step()
+        self.epoch_means.record(output, self.global_step - 1)
         return output
 
     @abstractmethod
@@ -118,6 +167,12 @@ class NoisyLabelModule(LightningModule, ABC):
     def on_warmup_end(self) -> None:
         """Called once, before the first step after warm-up."""
 
+    def on_noisy_epoch(self) -> None:
+        """Called before the first step of every epoch after warm-up; not when one is resumed."""
+
+    def _warmup_step(self, batch: TrainBatch) -> StepOutput:
+        return self.supervised_step(batch["train"])
+
     def descend(self, loss: Tensor) -> None:
         """One optimiser step of the network on ``loss`` ``()``, with AMP and DDP by Lightning."""
         optimizer = self._network_optimizer()
@@ -126,16 +181,16 @@ class NoisyLabelModule(LightningModule, ABC):
         optimizer.step()
 
     def supervised_step(self, train: Batch) -> StepOutput:
-        """θ ← θ − lr · ∂θ cross_entropy(network(x), observed label), over the labelled samples.
-
-        A batch without any label changes nothing, and counts as a step.
-        """
-        if self._some_unlabelled and bool((train.labels == UNKNOWN).all()):
-            return self._no_step()
+        """θ ← θ − lr · ∂θ cross_entropy(network(x), observed label)."""
         logits = self.network(train.images)
-        loss = cross_entropy(logits, train.labels, ignore_index=UNKNOWN)
+        loss = cross_entropy(logits, train.labels)
         self.descend(loss)
         return {"loss": loss.detach(), "logits": logits.detach()}
+
+    def draws(self) -> torch.Generator:
+        """A CPU generator for what a step draws: a function of the seed and the step."""
+        state = torch.randint(2**62, ())  # the global generator is seeded anew for every step
+        return torch.Generator().manual_seed(int(state))
 
     def _no_step(self) -> StepOutput:
         """Advance ``global_step``, from which the samplers know where they are."""
@@ -150,29 +205,14 @@ class NoisyLabelModule(LightningModule, ABC):
         assert isinstance(first, LightningOptimizer)
         return first
 
+    def trained_parameters(self) -> Iterable[nn.Parameter]:
+        """What the main optimiser updates: the network, or all networks of a method."""
+        return self.network.parameters()
+
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
         """The network's optimiser first, so that it alone advances ``global_step``."""
-        optimizer = self._optimizer(self.network.parameters())
+        optimizer = self._optimizer(self.trained_parameters())
         return [optimizer], [self._scheduler(optimizer)] if self._scheduler else []
-
-    # -- epoch means, and losses that are not finite --------------------------------------------
-
-    def _epoch_mean(self, name: str) -> MeanMetric:
-        metric = self.epoch_means[name]
-        assert isinstance(metric, MeanMetric)
-        return metric
-
-    def _record(self, output: StepOutput) -> None:
-        if "loss" not in output:
-            return
-        self._epoch_mean("train/loss").update(output["loss"])
-        bad = ~torch.isfinite(output["loss"])
-        if "meta_loss" in output:
-            self._epoch_mean("meta/loss").update(output["meta_loss"])
-            bad = bad | ~torch.isfinite(output["meta_loss"])
-        # Latched on the device: reading it here would make the host wait for every step.
-        step = torch.where(bad, self.global_step - 1, -1)
-        self.first_bad_step = torch.where(self.first_bad_step < 0, step, self.first_bad_step)
 
     def check_finite(self) -> None:
         """Raise if any loss since the start was NaN or infinite; waits for the device.
@@ -180,7 +220,7 @@ class NoisyLabelModule(LightningModule, ABC):
         Raises:
             NonFiniteLossError: names the step, the epoch and the batch, counted from 1.
         """
-        if (step := int(self.first_bad_step)) >= 0:
+        if (step := self.epoch_means.bad_step()) is not None:
             epoch, batch = divmod(step, int(self.trainer.num_training_batches))
             raise NonFiniteLossError(
                 f"The loss was not finite at step {step + 1} (epoch {epoch + 1}, batch "
@@ -189,20 +229,20 @@ class NoisyLabelModule(LightningModule, ABC):
 
     def on_train_epoch_end(self) -> None:
         """Log the epoch means and step the schedule, which manual optimisation leaves to us."""
-        for name in self.epoch_means:
-            metric = self._epoch_mean(name)
-            if metric.update_called:
-                self.log(name, metric.compute())
-            metric.reset()
+        self.log_dict(self.epoch_means.compute())
         schedule = self.lr_schedulers()
         if isinstance(schedule, LRScheduler):
             schedule.step()
 
     # -- evaluation -----------------------------------------------------------------------------
 
+    def classifier(self) -> nn.Module:
+        """The network that is evaluated and exported."""
+        return self.network
+
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, C)`` of the network for normalised images ``(B, K, H, W)``."""
-        logits: Tensor = self.network(images)
+        """Logits ``(B, C)`` of the classifier for normalised images ``(B, K, H, W)``."""
+        logits: Tensor = self.classifier()(images)
         return logits
 
     @torch.no_grad()

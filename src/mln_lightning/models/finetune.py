@@ -14,6 +14,8 @@ class Finetune(NoisyLabelModule):
     With ``warmup_epochs=0`` this is training on the clean meta set alone (``model=clean_only``).
     """
 
+    uses_unlabelled = True  # it looks at no training image
+
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """θ ← θ − lr · ∂θ cross_entropy(network(x_meta), clean label)."""
         meta = batch["meta"]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from typing import get_args
+from abc import ABC
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +18,19 @@ from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, Schedu
 
 
 class MetaModule(NoisyLabelModule, ABC):
-    """Adds meta parameters φ and their update from the clean meta batch.
+    """Adds meta parameters φ and their gradient from the clean meta batch.
 
     Args:
         network: see `NoisyLabelModule`.
         num_classes: see `NoisyLabelModule`.
         optimizer: see `NoisyLabelModule`.
-        meta_optimizer: parameters → optimiser of φ (the paper's step size β is its rate).
+        meta_optimizer: parameters → optimiser of φ (the paper's step size β is its rate); None for
+            a method that has its own way of using the meta gradient.
         scheduler: see `NoisyLabelModule`.
         warmup_epochs: see `NoisyLabelModule`.
-        virtual_lr: size of the virtual step (the paper's α), at least 0. The size of the meta
-            gradient is proportional to it.
+        virtual_lr: size of the virtual step (the paper's α), at least 0, or ``current``, the
+            present learning rate of the network. The size of the meta gradient is proportional
+            to it.
         meta_backend: how the meta gradient is computed; see `mln_lightning.meta.meta_step`.
         meta_buffers: ``copy`` keeps the meta batch out of the network's batch-norm statistics,
             ``share`` lets it in, as the published code does.
@@ -42,19 +44,21 @@ class MetaModule(NoisyLabelModule, ABC):
         network: nn.Module,
         num_classes: int,
         optimizer: OptimizerFactory,
-        meta_optimizer: OptimizerFactory,
+        meta_optimizer: OptimizerFactory | None = None,
         *,
         scheduler: SchedulerFactory | None = None,
         warmup_epochs: int = 0,
-        virtual_lr: float = 1.0,
+        virtual_lr: float | Literal["current"] = 1.0,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
     ) -> None:
         super().__init__(
             network, num_classes, optimizer, scheduler=scheduler, warmup_epochs=warmup_epochs
         )
-        if virtual_lr < 0:
-            raise ValueError(f"virtual_lr must be 0 or more, got {virtual_lr}.")
+        if virtual_lr != "current" and not (
+            isinstance(virtual_lr, int | float) and virtual_lr >= 0
+        ):
+            raise ValueError(f"virtual_lr must be 0 or more, or 'current', got {virtual_lr!r}.")
         if meta_backend not in get_args(Backend):
             raise ValueError(
                 f"meta_backend must be one of {', '.join(get_args(Backend))}, got {meta_backend!r}."
@@ -66,29 +70,47 @@ class MetaModule(NoisyLabelModule, ABC):
         self._at_virtual = stateless(network, buffers=meta_buffers)
         self._meta_optimizer = meta_optimizer
 
-    @abstractmethod
     def meta_parameters(self) -> Iterable[nn.Parameter]:
-        """The parameters φ that the meta gradient updates."""
+        """The parameters φ that the meta optimiser updates; none by default."""
+        return ()
 
     def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
-        """The network's optimiser and schedule, then the meta optimiser."""
+        """The network's optimiser and schedule, then the meta optimiser if there is one."""
         optimizers, schedules = super().configure_optimizers()
-        return [*optimizers, self._meta_optimizer(self.meta_parameters())], schedules
+        if self._meta_optimizer is not None:
+            optimizers.append(self._meta_optimizer(self.meta_parameters()))
+        return optimizers, schedules
 
     def meta_step(
         self, images: Tensor, head_loss: Callable[[Tensor], Tensor], meta: Batch
     ) -> MetaStep:
-        """One step of the meta optimiser on φ; see `mln_lightning.meta.meta_step`.
+        """One step of the meta optimiser on `meta_parameters`; see `meta_gradient`."""
+        wrt = tuple(self.meta_parameters())
+        step = self.meta_gradient(images, head_loss, meta, wrt)
+        for parameter, grad in zip(wrt, step.grads, strict=True):
+            parameter.grad = grad
+        # The raw optimiser: a step of Lightning's wrapper would count as a batch.
+        self.trainer.optimizers[1].step()
+        return step
+
+    def meta_gradient(
+        self,
+        images: Tensor,
+        head_loss: Callable[[Tensor], Tensor],
+        meta: Batch,
+        wrt: Sequence[Tensor],
+    ) -> MetaStep:
+        """How the meta loss after the virtual step changes with φ; see `mln_lightning.meta`.
 
         Args:
             images: ``(B, K, H, W)`` of the training batch.
             head_loss: logits ``(B, C)`` ↦ training loss ``()``, closing over φ.
             meta: clean batch; its size may differ.
+            wrt: φ, tensors that require grad.
 
         Returns:
             The step, whose ``logits`` the conventional loss reuses.
         """
-        wrt = tuple(self.meta_parameters())
         step = meta_step(
             self._at_theta,
             dict(self.network.named_parameters()),
@@ -96,14 +118,25 @@ class MetaModule(NoisyLabelModule, ABC):
             head_loss,
             lambda params: cross_entropy(self._at_virtual(params, meta.images), meta.labels),
             wrt,
-            lr=self.virtual_lr,
+            lr=self.virtual_step_size(),
             backend=self.meta_backend,
         )
-        for parameter, grad in zip(wrt, step.grads, strict=True):
-            parameter.grad = grad
-        # The raw optimiser: a step of Lightning's wrapper would count as a batch.
-        self.trainer.optimizers[1].step()
-        self._epoch_mean("meta/grad_norm").update(
-            torch.stack([g.norm() for g in step.grads]).norm()
-        )
+        norm = torch.stack([grad.norm() for grad in step.grads]).norm()
+        self.epoch_means.update("meta/grad_norm", norm)
         return step
+
+    def virtual_step_size(self) -> float:
+        """α as a number."""
+        if self.virtual_lr == "current":
+            return float(self._network_optimizer().param_groups[0]["lr"])
+        return float(self.virtual_lr)
+
+    def along(self, grads: Mapping[str, Tensor]) -> Tensor:
+        """⟨v, θ⟩ ``()``, whose gradient in θ is v; lets `descend` add a gradient that is known.
+
+        Args:
+            grads: v by the parameters' names, such as `MetaStep.virtual_grads`.
+        """
+        parameters = dict(self.network.named_parameters())
+        products = [torch.dot(v.flatten(), parameters[name].flatten()) for name, v in grads.items()]
+        return torch.stack(products).sum()

@@ -48,6 +48,8 @@ class MetaLabelNet(MetaModule):
         ValueError: an argument is out of range, or the head is not found.
     """
 
+    uses_unlabelled = True  # observed labels are in no loss
+
     def __init__(
         self,
         network: nn.Module,
@@ -114,19 +116,13 @@ class MetaLabelNet(MetaModule):
         loss = self._fit(step.logits, log_soft)
         loss = loss + self.entropy_weight * entropy(step.logits, reduction=self.reduction)
         # θ ← θ − lr [∂θ (KL(p ‖ ŷ) + λ H(p)) + w v]: the gradient of ⟨v, θ⟩ is v.
-        self.descend(loss + self.meta_weight * self._along(step.virtual_grads))
+        self.descend(loss + self.meta_weight * self.along(step.virtual_grads))
         return {
             "loss": loss.detach(),
             "logits": step.logits.detach(),
             "soft_labels": log_soft.exp(),
             "meta_loss": step.meta_loss,
         }
-
-    def _along(self, grads: dict[str, Tensor]) -> Tensor:
-        """⟨v, θ⟩, ``()``."""
-        parameters = dict(self.network.named_parameters())
-        products = [torch.dot(v.flatten(), parameters[name].flatten()) for name, v in grads.items()]
-        return torch.stack(products).sum()
 
     def _fit(self, logits: Tensor, log_soft: Tensor) -> Tensor:
         return reverse_kl(logits, log_soft, reduction=self.reduction, label_eps=self.label_eps)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mln_lightning.networks.cnn6 import CNN6
 from mln_lightning.networks.head import features, find_head, head_of
+from mln_lightning.networks.inference import evaluating, follow
 from mln_lightning.networks.preact_resnet18 import PreActResNet18
 from mln_lightning.networks.small_cnn import SmallCNN
 from mln_lightning.networks.torchvision import torchvision_classifier
@@ -12,8 +13,10 @@ __all__ = [
     "CNN6",
     "PreActResNet18",
     "SmallCNN",
+    "evaluating",
     "features",
     "find_head",
+    "follow",
     "head_of",
     "torchvision_classifier",
 ]
