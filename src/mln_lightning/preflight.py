@@ -13,7 +13,7 @@ from mln_lightning.errors import UserError
 from mln_lightning.sizes import SampleSize
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")  # those that are tested
-_SIZES = ("num_val", "num_test", "num_unlabelled")
+_SIZES = ("num_val", "num_test", "num_unlabelled", "num_train")
 _OWN_RATE = {  # noise that takes no rate, and why
     "none": "it adds no noise",
     "human": "human labels have the rate they have",
