@@ -2,8 +2,16 @@
 
 from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.finetune import Finetune
+from mln_lightning.models.joint_optimization import JointOptimization
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.supervised import Supervised
 
-__all__ = ["Finetune", "MetaLabelNet", "MetaModule", "NoisyLabelModule", "Supervised"]
+__all__ = [
+    "Finetune",
+    "JointOptimization",
+    "MetaLabelNet",
+    "MetaModule",
+    "NoisyLabelModule",
+    "Supervised",
+]
