@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -52,6 +53,18 @@ def entropy(logits: Tensor, *, reduction: Reduction = "batch") -> Tensor:
     """
     log_p = logits.log_softmax(dim=1)
     return -reduce(log_p.exp() * log_p, reduction)
+
+
+def prior_kl(logits: Tensor) -> Tensor:
+    """KL(uniform ‖ mean prediction of the batch), ``()``: keeps a class from taking all samples.
+
+    Tanaka et al., CVPR 2018, with the uniform prior.
+
+    Args:
+        logits: ``(B, C)`` of the classifier.
+    """
+    log_mean = logits.log_softmax(dim=1).logsumexp(dim=0) - math.log(len(logits))
+    return -log_mean.mean() - math.log(logits.shape[1])
 
 
 # -- robust losses on observed labels: logits (B, C) and labels (B,) int64 ↦ () -----------------

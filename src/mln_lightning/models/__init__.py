@@ -1,9 +1,12 @@
 """Learning methods as LightningModules, one per file."""
 
+from __future__ import annotations
+
 from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.coteaching import CoTeaching
 from mln_lightning.models.coteaching_plus import CoTeachingPlus
 from mln_lightning.models.finetune import Finetune
+from mln_lightning.models.joint_optimization import JointOptimization
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.supervised import Supervised
@@ -12,6 +15,7 @@ __all__ = [
     "CoTeaching",
     "CoTeachingPlus",
     "Finetune",
+    "JointOptimization",
     "MetaLabelNet",
     "MetaModule",
     "NoisyLabelModule",
