@@ -57,11 +57,7 @@ class Method:
     @property
     def group(self) -> str:
         """The heading under which it is listed; one of `GROUPS`."""
-        if not self.needs:
-            return GROUPS[3]
-        if META_SET in self.needs:
-            return GROUPS[2]
-        return GROUPS[0] if _NO_KNOWLEDGE.issuperset(self.needs) else GROUPS[1]
+        return group(self.needs)
 
 
 GROUPS = (
@@ -71,6 +67,15 @@ GROUPS = (
     "not said (no line `# Needs: …` in the header)",
 )
 """What methods need to be given, in the order of a list."""
+
+
+def group(needs: Sequence[str]) -> str:
+    """One of `GROUPS` for the needs of a method."""
+    if not needs:
+        return GROUPS[3]
+    if META_SET in needs:
+        return GROUPS[2]
+    return GROUPS[0] if _NO_KNOWLEDGE.issuperset(needs) else GROUPS[1]
 
 
 def methods(config_dir: Path | None = None) -> list[Method]:
