@@ -1,5 +1,7 @@
 """The command line: `python -m mln_lightning.run`, or `mln` once installed.
 
+`mln check`, `mln methods` and `mln teacher` are the modules of these names.
+
 Everything that can be refused is refused here, in about a second, before torch is imported.
 Exit codes: 0 done; 1 a run failed; 2 the request was wrong; 128 + n stopped by signal n.
 """
@@ -14,6 +16,7 @@ import traceback
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
@@ -32,10 +35,13 @@ from mln_lightning.preflight import check
 from mln_lightning.stopping import stoppable
 
 _INDENT = " " * 10  # under the folder, in the report of a sweep
+_OTHERS = ("check", "methods", "teacher")  # command lines of their own, by the first word
 
 
 def main() -> None:
     """Entry point; reads `sys.argv` and exits with a code other than 0 if not all went well."""
+    if sys.argv[1:2] and sys.argv[1] in _OTHERS:
+        sys.exit(import_module(f"mln_lightning.{sys.argv.pop(1)}").main())
     try:
         _main()
     except UserError as error:
