@@ -6,15 +6,20 @@ from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.coteaching import CoTeaching
 from mln_lightning.models.coteaching_plus import CoTeachingPlus
 from mln_lightning.models.finetune import Finetune
+from mln_lightning.models.glc import GoldLossCorrection
 from mln_lightning.models.joint_optimization import JointOptimization
+from mln_lightning.models.loss_correction import BackwardCorrection, ForwardCorrection
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.supervised import Supervised
 
 __all__ = [
+    "BackwardCorrection",
     "CoTeaching",
     "CoTeachingPlus",
     "Finetune",
+    "ForwardCorrection",
+    "GoldLossCorrection",
     "JointOptimization",
     "MetaLabelNet",
     "MetaModule",
