@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.mixture import GaussianMixture
 
-from mln_lightning.selection import keep_rate, small_loss
+from mln_lightning.selection import clean_probability, keep_rate, small_loss
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,44 @@ def test_a_rate_with_a_rounding_error_keeps_no_sample_too_many() -> None:
 def test_of_equal_losses_the_earlier_is_chosen_and_of_none_none() -> None:
     assert small_loss(torch.tensor([2.0, 1.0, 1.0, 1.0]), 0.5).tolist() == [1, 2]
     assert small_loss(torch.zeros(0), 0.5).tolist() == []
+
+
+def two_heaps() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    low = 0.2 + 0.1 * torch.randn(150, generator=generator, dtype=torch.float64)
+    high = 2.0 + 0.2 * torch.randn(50, generator=generator, dtype=torch.float64)
+    return torch.cat([low, high]).abs()
+
+
+def test_clean_probability_is_bayes_rule_for_the_fitted_mixture() -> None:
+    losses = two_heaps()
+    scaled = (losses - losses.min()) / (losses.max() - losses.min())
+    fitted = GaussianMixture(2, max_iter=10, tol=1e-2, reg_covar=5e-4, random_state=0)
+    fitted.fit(scaled.numpy()[:, None])
+    prior = torch.from_numpy(fitted.weights_)
+    mean, variance = (torch.from_numpy(x).flatten() for x in (fitted.means_, fitted.covariances_))
+    square = (scaled[:, None] - mean) ** 2 / variance
+    joint = prior * (-square / 2).exp() / (2 * torch.pi * variance).sqrt()
+    low = int(mean.argmin())
+    torch.testing.assert_close(
+        clean_probability(losses), joint[:, low] / joint.sum(1), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_clean_probability_tells_the_heaps_apart_on_any_scale() -> None:
+    losses = two_heaps()
+    found = clean_probability(losses)
+    assert (found[:150] > 0.5).all()
+    assert (found[150:] < 0.5).all()
+    torch.testing.assert_close(clean_probability(5 * losses + 3), found, rtol=1e-6, atol=1e-9)
+    assert clean_probability(losses.float()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("number", [0, 1, 5])
+def test_equal_losses_speak_against_no_sample(number: int) -> None:
+    assert clean_probability(torch.full((number,), 0.7)).tolist() == [1.0] * number
+
+
+def test_a_loss_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        clean_probability(torch.tensor([0.1, torch.nan, 0.3]))

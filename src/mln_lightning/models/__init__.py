@@ -5,6 +5,7 @@ from __future__ import annotations
 from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.coteaching import CoTeaching
 from mln_lightning.models.coteaching_plus import CoTeachingPlus
+from mln_lightning.models.dividemix import DivideMix
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.glc import GoldLossCorrection
 from mln_lightning.models.joint_optimization import JointOptimization
@@ -17,6 +18,7 @@ __all__ = [
     "BackwardCorrection",
     "CoTeaching",
     "CoTeachingPlus",
+    "DivideMix",
     "Finetune",
     "ForwardCorrection",
     "GoldLossCorrection",
