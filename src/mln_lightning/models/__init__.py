@@ -5,6 +5,7 @@ from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.joint_optimization import JointOptimization
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.pencil import Pencil
 from mln_lightning.models.supervised import Supervised
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "MetaLabelNet",
     "MetaModule",
     "NoisyLabelModule",
+    "Pencil",
     "Supervised",
 ]
