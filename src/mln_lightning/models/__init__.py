@@ -12,6 +12,7 @@ from mln_lightning.models.joint_optimization import JointOptimization
 from mln_lightning.models.loss_correction import BackwardCorrection, ForwardCorrection
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.pencil import Pencil
 from mln_lightning.models.supervised import Supervised
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "MetaLabelNet",
     "MetaModule",
     "NoisyLabelModule",
+    "Pencil",
     "Supervised",
 ]
