@@ -2,8 +2,16 @@
 
 from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.finetune import Finetune
+from mln_lightning.models.l2r import LearningToReweight
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.supervised import Supervised
 
-__all__ = ["Finetune", "MetaLabelNet", "MetaModule", "NoisyLabelModule", "Supervised"]
+__all__ = [
+    "Finetune",
+    "LearningToReweight",
+    "MetaLabelNet",
+    "MetaModule",
+    "NoisyLabelModule",
+    "Supervised",
+]
