@@ -5,6 +5,7 @@ from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.l2r import LearningToReweight
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.mw_net import MetaWeightNet
 from mln_lightning.models.supervised import Supervised
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "LearningToReweight",
     "MetaLabelNet",
     "MetaModule",
+    "MetaWeightNet",
     "NoisyLabelModule",
     "Supervised",
 ]
