@@ -9,9 +9,11 @@ from mln_lightning.models.dividemix import DivideMix
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.glc import GoldLossCorrection
 from mln_lightning.models.joint_optimization import JointOptimization
+from mln_lightning.models.l2r import LearningToReweight
 from mln_lightning.models.loss_correction import BackwardCorrection, ForwardCorrection
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.mw_net import MetaWeightNet
 from mln_lightning.models.pencil import Pencil
 from mln_lightning.models.supervised import Supervised
 
@@ -24,8 +26,10 @@ __all__ = [
     "ForwardCorrection",
     "GoldLossCorrection",
     "JointOptimization",
+    "LearningToReweight",
     "MetaLabelNet",
     "MetaModule",
+    "MetaWeightNet",
     "NoisyLabelModule",
     "Pencil",
     "Supervised",

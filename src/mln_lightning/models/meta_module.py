@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mln_lightning.batch import Batch
-from mln_lightning.meta import Backend, Buffers, MetaStep, meta_step, stateless
+from mln_lightning.meta import Backend, Buffers, MetaStep, along, meta_step, stateless
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
 
 
@@ -137,6 +137,4 @@ class MetaModule(NoisyLabelModule, ABC):
         Args:
             grads: v by the parameters' names, such as `MetaStep.virtual_grads`.
         """
-        parameters = dict(self.network.named_parameters())
-        products = [torch.dot(v.flatten(), parameters[name].flatten()) for name, v in grads.items()]
-        return torch.stack(products).sum()
+        return along(dict(self.network.named_parameters()), grads)
