@@ -4,6 +4,14 @@ from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.mslg import MSLG
 from mln_lightning.models.supervised import Supervised
 
-__all__ = ["Finetune", "MetaLabelNet", "MetaModule", "NoisyLabelModule", "Supervised"]
+__all__ = [
+    "MSLG",
+    "Finetune",
+    "MetaLabelNet",
+    "MetaModule",
+    "NoisyLabelModule",
+    "Supervised",
+]
