@@ -13,11 +13,15 @@ from mln_lightning.models.l2r import LearningToReweight
 from mln_lightning.models.loss_correction import BackwardCorrection, ForwardCorrection
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.mslc import MSLC
+from mln_lightning.models.mslg import MSLG
 from mln_lightning.models.mw_net import MetaWeightNet
 from mln_lightning.models.pencil import Pencil
 from mln_lightning.models.supervised import Supervised
 
 __all__ = [
+    "MSLC",
+    "MSLG",
     "BackwardCorrection",
     "CoTeaching",
     "CoTeachingPlus",
