@@ -1,9 +1,17 @@
 """Learning methods as LightningModules, one per file."""
 
 from mln_lightning.models.base import NoisyLabelModule
+from mln_lightning.models.elr import ELR
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.supervised import Supervised
 
-__all__ = ["Finetune", "MetaLabelNet", "MetaModule", "NoisyLabelModule", "Supervised"]
+__all__ = [
+    "ELR",
+    "Finetune",
+    "MetaLabelNet",
+    "MetaModule",
+    "NoisyLabelModule",
+    "Supervised",
+]
