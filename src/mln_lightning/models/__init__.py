@@ -5,10 +5,12 @@ from mln_lightning.models.elr import ELR
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.sop import SOP
 from mln_lightning.models.supervised import Supervised
 
 __all__ = [
     "ELR",
+    "SOP",
     "Finetune",
     "MetaLabelNet",
     "MetaModule",
