@@ -7,6 +7,7 @@ from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.sop import SOP
 from mln_lightning.models.supervised import Supervised
+from mln_lightning.models.truncated_gce import TruncatedGCE
 
 __all__ = [
     "ELR",
@@ -16,4 +17,5 @@ __all__ = [
     "MetaModule",
     "NoisyLabelModule",
     "Supervised",
+    "TruncatedGCE",
 ]
