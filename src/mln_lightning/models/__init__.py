@@ -5,6 +5,7 @@ from mln_lightning.models.elr import ELR
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
+from mln_lightning.models.mixup import Mixup
 from mln_lightning.models.sop import SOP
 from mln_lightning.models.supervised import Supervised
 from mln_lightning.models.truncated_gce import TruncatedGCE
@@ -15,6 +16,7 @@ __all__ = [
     "Finetune",
     "MetaLabelNet",
     "MetaModule",
+    "Mixup",
     "NoisyLabelModule",
     "Supervised",
     "TruncatedGCE",
