@@ -136,7 +136,7 @@ def test_cross_entropy_and_gce_are_not_noise_tolerant() -> None:
 
 @given(seed=seeds, q=qs, classes=st.integers(2, 12))
 def test_gce_is_bounded_over_all_labels(seed: int, q: float, classes: int) -> None:
-    """(C − C^(1−q)) / q ≤ Σ_c L_q(p_c) ≤ (C − 1) / q: Zhang & Sabuncu 2018, lemma 1."""
+    """(C − C^(1−q)) / q ≤ Σ_c L_q(p_c) ≤ (C − 1) / q: Zhang & Sabuncu 2018."""
     logits, _ = problem(seed, rows=1, classes=classes)
     total = sum_over_labels(functools.partial(losses.gce, q=q), logits)
     slack = 1e-9 * classes / q

@@ -120,7 +120,7 @@ def log_likelihood(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def bootstrap_soft(logits: Tensor, labels: Tensor, *, beta: float = 0.95) -> Tensor:
-    """Cross-entropy with β · label + (1 − β) · p; Reed et al., ICLR 2015 workshop, eq. 6.
+    """Cross-entropy with β · label + (1 − β) · p; Reed et al., ICLR workshop 2015.
 
     The gradient flows through p in the target too: the second term is the prediction's entropy.
 
@@ -137,7 +137,7 @@ def bootstrap_soft(logits: Tensor, labels: Tensor, *, beta: float = 0.95) -> Ten
 
 
 def bootstrap_hard(logits: Tensor, labels: Tensor, *, beta: float = 0.8) -> Tensor:
-    """Cross-entropy with β · label + (1 − β) · one-hot of argmax p; Reed et al., eq. 8.
+    """Cross-entropy with β · label + (1 − β) · one-hot of argmax p; Reed et al., 2015.
 
     Args:
         logits: ``(B, C)``.
@@ -155,7 +155,7 @@ def bootstrap_hard(logits: Tensor, labels: Tensor, *, beta: float = 0.8) -> Tens
 def box_cox(log_p: Tensor, q: float) -> Tensor:
     """L_q = (1 − p^q) / q of log-probabilities, of any shape; −log p as q → 0, 1 − p at q = 1.
 
-    Zhang & Sabuncu, NeurIPS 2018, eq. 6.
+    Zhang & Sabuncu, NeurIPS 2018, section 3.2.
 
     Args:
         log_p: log p.
