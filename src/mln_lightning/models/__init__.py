@@ -15,6 +15,7 @@ from mln_lightning.models.loss_correction import BackwardCorrection, ForwardCorr
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.mixup import Mixup
+from mln_lightning.models.mlnt import MLNT
 from mln_lightning.models.mslc import MSLC
 from mln_lightning.models.mslg import MSLG
 from mln_lightning.models.mw_net import MetaWeightNet
@@ -25,6 +26,7 @@ from mln_lightning.models.truncated_gce import TruncatedGCE
 
 __all__ = [
     "ELR",
+    "MLNT",
     "MSLC",
     "MSLG",
     "SOP",
