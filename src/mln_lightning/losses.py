@@ -7,7 +7,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, nll_loss
+
+from mln_lightning.batch import UNKNOWN
 
 Reduction = Literal["batch", "element"]
 """``batch``: mean over samples of sums over classes. ``element``: mean over samples and classes, as
@@ -42,6 +44,34 @@ def reverse_kl(
     if label_eps:
         log_soft = (log_soft.exp() + label_eps).log()
     return reduce(log_p.exp() * (log_p - log_soft), reduction)
+
+
+def forward_kl(logits: Tensor, log_soft: Tensor, *, reduction: Reduction = "batch") -> Tensor:
+    """KL(soft label ‖ prediction).
+
+    The cross-entropy with the soft label is this plus the soft label's own entropy, which no
+    prediction changes: its gradients in the logits are these, and so is its meta gradient.
+
+    Args:
+        logits: ``(B, C)`` of the classifier.
+        log_soft: ``(B, C)`` log-probabilities of the soft labels.
+        reduction: see `Reduction`.
+
+    Returns:
+        ``()`` non-negative.
+    """
+    return reduce(log_soft.exp() * (log_soft - logits.log_softmax(dim=1)), reduction)
+
+
+def compatibility(log_soft: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy of soft labels with the observed labels, ``()``; 0 if there are none.
+
+    Args:
+        log_soft: ``(B, C)`` log-probabilities of the soft labels.
+        labels: ``(B,)`` int64 observed labels; samples without one (``UNKNOWN``) do not count.
+    """
+    known = (labels != UNKNOWN).sum().clamp(min=1)
+    return nll_loss(log_soft, labels, ignore_index=UNKNOWN, reduction="sum") / known
 
 
 def entropy(logits: Tensor, *, reduction: Reduction = "batch") -> Tensor:
