@@ -49,7 +49,7 @@ def closure(module: str, seen: set[str]) -> set[str]:
 PURE = [
     ".".join(("mln_lightning", *parts_of(path))).removesuffix(".__init__")
     for path in SOURCES
-    if parts_of(path)[0] in ("meta", "noise", "metrics", "losses", "labels", "networks")
+    if parts_of(path)[0] in ("meta", "noise", "metrics", "losses", "labels", "networks", "weights")
 ]
 
 

@@ -70,7 +70,7 @@ def accuracies(noise: str, seed: int) -> dict[str, float]:
     data = instantiate(cfg.dataset, _partial_=True)(noise=instantiate(cfg.noise))
     data.setup("fit")
     model = instantiate(cfg.model)
-    batches = list(data.train_eval_dataloader())
+    batches = list(data.in_order(data.parts.train))
     rows = torch.cat([batch.index for batch in batches])
     candidates = Candidates(data.normalize(torch.cat([batch.images for batch in batches])))
     with tempfile.TemporaryDirectory() as folder:

@@ -110,7 +110,7 @@ def correct_labels(
     training = model.training
     model.to(device or model.device).eval()
     index, soft, corrected = [], [], []
-    for batch in data.train_eval_dataloader():
+    for batch in data.in_order(data.parts.train):
         images = data.normalize(batch.images.to(model.device))
         index.append(batch.index)
         soft.append(model.soft_labels(images).cpu())

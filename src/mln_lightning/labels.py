@@ -17,23 +17,29 @@ class LabelGenerator(nn.Module):
     Args:
         feature_dim: F, at least 1.
         num_classes: C, at least 2.
+        hidden_dim: units of a hidden layer with ReLU before it, at least 1; None = no such layer.
 
     Raises:
         ValueError: a size is out of range.
     """
 
-    def __init__(self, feature_dim: int, num_classes: int) -> None:
+    def __init__(self, feature_dim: int, num_classes: int, hidden_dim: int | None = None) -> None:
         if feature_dim < 1 or num_classes < 2:
             raise ValueError(
                 "LabelGenerator needs feature_dim >= 1 and num_classes >= 2, "
                 f"got {feature_dim} and {num_classes}."
             )
+        if hidden_dim is not None and hidden_dim < 1:
+            raise ValueError(f"hidden_dim must be 1 or more, or None, got {hidden_dim}.")
         super().__init__()
-        self.linear = nn.Linear(feature_dim, num_classes)
+        self.hidden: nn.Module = nn.Identity()
+        if hidden_dim is not None:
+            self.hidden = nn.Sequential(nn.Linear(feature_dim, hidden_dim), nn.ReLU())
+        self.linear = nn.Linear(hidden_dim or feature_dim, num_classes)
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, F)`` features → ``(B, C)`` log-probabilities."""
-        logits = self.linear(features)
+        logits = self.linear(self.hidden(features))
         # Under autocast they are of half precision, too coarse for a logarithm of a probability.
         return torch.log_softmax(
             logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32)

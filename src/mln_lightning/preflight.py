@@ -13,7 +13,7 @@ from mln_lightning.errors import UserError
 from mln_lightning.sizes import SampleSize
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")  # those that are tested
-_SIZES = ("num_val", "num_test", "num_unlabelled")
+_SIZES = ("num_val", "num_test", "num_unlabelled", "num_train")
 _OWN_RATE = {  # noise that takes no rate, and why
     "none": "it adds no noise",
     "human": "human labels have the rate they have",
@@ -52,6 +52,7 @@ def check(job: Job) -> None:
             raise UserError(f"no {group} is chosen; every run needs {group}=<option>")
     _check_sizes(cfg)
     _check_flips(cfg)
+    _check_transition(job)
 
 
 def _check_root(cfg: DictConfig) -> None:
@@ -119,6 +120,16 @@ def _check_flips(cfg: DictConfig) -> None:
         raise UserError(
             f"the noise map names class {worst}, but {_name(cfg)} has {classes} classes "
             f"(0 to {classes - 1}); correct noise.transition.flips"
+        )
+
+
+def _check_transition(job: Job) -> None:
+    """A method that is told the noise's transition matrix needs a noise that has one."""
+    if OmegaConf.select(job.cfg, "model.transition", default="estimated") is None:
+        raise UserError(
+            f"model={job.choices.get('model')} is told the transition matrix of the noise, and "
+            f"noise={job.choices.get('noise')} has none; choose a noise with one, such as "
+            "noise=sym, or a method that estimates it, such as model=forward"
         )
 
 

@@ -162,6 +162,7 @@ def options() -> list[tuple[str, str]]:
     files = sorted(conf_dir().rglob("*.yaml"))
     paths = (file.relative_to(conf_dir()).with_suffix("") for file in files)
     found = [(str(path.parent), path.name) for path in paths if path != Path("config")]
+    found = [entry for entry in found if entry[0] != "model/shared"]  # what methods build on
     return [("data@dataset" if group == "data" else group, option) for group, option in found]
 
 
@@ -169,11 +170,12 @@ def options() -> list[tuple[str, str]]:
 def test_every_option_composes(group: str, option: str, tmp_path: Path) -> None:
     """Alone, on top of the defaults; a preset with the pair it is named after."""
     overrides = [f"{group}={option}"]
-    if group == "preset":
-        datasets = [name for kind, name in options() if kind == "dataset"]
-        dataset = max((name for name in datasets if option.startswith(f"{name}_")), key=len)
-        model = option.removeprefix(f"{dataset}_")
-        overrides = [f"dataset={dataset}", f"model={model}"]
+    for kind, named_after in (("preset", "dataset"), ("tuned", "experiment")):
+        if group == kind:
+            known = [name for other, name in options() if other == named_after]
+            first = max((name for name in known if option.startswith(f"{name}_")), key=len)
+            model = option.removeprefix(f"{first}_")
+            overrides = [f"{named_after}={first}", f"model={model}"]
     if group == "dataset":
         overrides += own_images.choices(tmp_path).get(option, [])
     (job, *_) = plan(overrides).jobs
@@ -187,5 +189,8 @@ def test_every_option_composes(group: str, option: str, tmp_path: Path) -> None:
 def test_the_options_found_are_those_of_the_tree() -> None:
     found = options()
     on_disk = [p for p in conf_dir().rglob("*") if p.suffix in {".yaml", ".yml"}]
-    assert len(found) == len(set(found)) == len(on_disk) - 1  # config.yaml is no option
+    shared = [p for p in on_disk if p.parent.name == "shared"]
+    assert len(shared) == 2
+    # config.yaml is no option either
+    assert len(found) == len(set(found)) == len(on_disk) - len(shared) - 1
     assert {("logger", "csv"), ("logger", "wandb"), ("trainer", "cpu")} <= set(found)

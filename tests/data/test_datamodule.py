@@ -81,7 +81,7 @@ def test_digits_parts(noise):
 def test_no_image_is_in_two_parts():
     module = blobs_module()
     parts = [
-        joined(module.train_eval_dataloader()),
+        joined(module.in_order(module.parts.train)),
         joined(module.val_dataloader()),
         Batch(*module.parts.meta.source[module.meta_index]),
         joined(module.test_dataloader()),
@@ -94,7 +94,7 @@ def test_no_image_is_in_two_parts():
 def test_who_sees_which_label():
     module = blobs_module()
     source = blobs()
-    train = joined(module.train_eval_dataloader())
+    train = joined(module.in_order(module.parts.train))
     assert torch.equal(train.index, module.train_index)
     assert torch.equal(train.images, source.train.images[train.index])
     assert torch.equal(train.labels, module.labels[train.index])
@@ -163,7 +163,7 @@ def test_only_training_images_are_augmented():
     assert torch.equal(step["train"].images, expected)
     assert torch.equal(step["meta"].images, module.normalize(raw["meta"].images))
     assert not torch.equal(step["train"].images, module.normalize(train.images))
-    for loader in (module.train_eval_dataloader(), module.val_dataloader()):
+    for loader in (module.in_order(module.parts.train), module.val_dataloader()):
         batch = next(iter(loader))
         plain = module.on_after_batch_transfer(batch)
         assert torch.equal(plain.images, module.normalize(batch.images))

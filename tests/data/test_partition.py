@@ -194,6 +194,17 @@ def test_labels_are_hidden_by_number_and_where_there_are_none():
     assert bool((splits.train.labels[:260] != UNKNOWN).all())  # the source is not changed
 
 
+def test_the_training_set_can_be_made_smaller_and_nothing_else_changes():
+    splits = own_photos(unlabelled=40)
+    whole, some = (cut_of(splits, num_val=size(20), num_train=n) for n in (None, size(30)))
+    assert set(some.train.index.tolist()) < set(whole.train.index.tolist())
+    kept = some.train.labels
+    assert kept[kept != UNKNOWN].bincount().tolist() == [10, 10, 10]
+    assert int((kept == UNKNOWN).sum()) == 40
+    for name in ("val", "meta"):
+        assert torch.equal(some.named()[name].index, whole.named()[name].index)
+
+
 def test_noise_needs_labels():
     noise = ClassConditionalNoise(symmetric(3, 0.4))
     with pytest.raises(ValueError, match="without a label, and 40 have none: use noise=none"):

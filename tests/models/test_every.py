@@ -20,7 +20,7 @@ from mln_lightning.models import NoisyLabelModule
 METHODS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 EPOCHS = 4  # of ten steps; every stage of a method but its last takes one epoch
 SAVED = (10, 13, 20, 25)  # steps after which a checkpoint is kept: ends of epochs, and in mid-epoch
-LOOK_AT_NO_TRAINING_IMAGE = ("clean_only", "finetune")
+LOOK_AT_NO_TRAINING_IMAGE = ("clean_only", "finetune", "mixup")  # mixup: at mixtures of two
 
 
 def test_all_methods_were_found() -> None:

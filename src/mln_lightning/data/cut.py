@@ -22,6 +22,7 @@ class Cut:
         meta_list: a file of rows or names, see `read_rows`: the meta set, chosen by hand.
         meta_in_train: the meta samples stay in the training set too, with their observed labels.
         num_unlabelled: training samples whose labels are hidden.
+        num_train: labelled training samples that are kept, after all others are cut; None = all.
 
     Raises:
         ValueError: the choices contradict each other.
@@ -34,6 +35,7 @@ class Cut:
     meta_list: str | None = None
     meta_in_train: bool = False
     num_unlabelled: SampleSize | None = None
+    num_train: SampleSize | None = None
 
     def __post_init__(self) -> None:
         one_of("meta_from", self.meta_from, ("train", "test"))

@@ -52,19 +52,19 @@ class NoisyLabelDataModule(LightningDataModule):
         meta_list: text file of the meta images, rows or names; ``num_meta`` is not used then.
         meta_in_train: leave the meta images in the training set too, with their observed labels.
         num_unlabelled: training images whose labels are hidden, besides those that have none.
+        num_train: labelled training images that are kept, to try things faster; None = all.
         unlabelled_order: ``mixed``: anywhere in an epoch; ``sequential``: after the labelled ones,
             in batches of their own without augmentation, as published.
-        duplicates: what to do about exact copies between the sets. ``drop`` leaves the copy in the
-            later of train, validation, meta, test.
-        on_bad_image: ``skip`` leaves unreadable images out before anything is drawn.
-        cache_dir: folder for a cache of decoded images; None = decode them in every epoch.
+        duplicates: ``drop`` leaves a copy in the later of train, validation, meta, test only.
+        on_bad_image: ``skip`` leaves unreadable images out.
+        cache_dir: folder for decoded images; None = decode them in every epoch.
         batch_size: B.
         meta_batch_size: None = ``batch_size``, but no more than there are meta samples.
         rate: noise rate asked for, 0…1; for the record only.
         augment: augmentation of training images (meta images are never changed).
         num_workers: worker processes of each loader; None = as many as there are cores, at most 8.
             Images in memory need none.
-        drop_last: leave out an epoch's last batch if it is short.
+        drop_last: leave out a short last batch.
         test_soft_labels: file of people's label distributions for the test images, such as
             CIFAR-10H, to compare predictions with.
         verify: handed to a source that can check its files; None = it has no such choice.
@@ -88,6 +88,7 @@ class NoisyLabelDataModule(LightningDataModule):
         meta_list: str | None = None,
         meta_in_train: bool = False,
         num_unlabelled: int | float | str | None = None,
+        num_train: int | float | str | None = None,
         unlabelled_order: Literal["mixed", "sequential"] = "mixed",
         duplicates: Literal["ignore", "report", "drop"] = "ignore",
         on_bad_image: Literal["error", "skip"] = "error",
@@ -119,6 +120,7 @@ class NoisyLabelDataModule(LightningDataModule):
             meta_list=meta_list,
             meta_in_train=meta_in_train,
             num_unlabelled=size("num_unlabelled", num_unlabelled),
+            num_train=size("num_train", num_train),
         )
         self.unlabelled_order = unlabelled_order
         self.duplicates = duplicates
@@ -238,10 +240,6 @@ class NoisyLabelDataModule(LightningDataModule):
             "train": self._loader(self.parts.train.source, order),
             "meta": self._loader(self.parts.meta.source, meta_order),
         }
-
-    def train_eval_dataloader(self) -> DataLoader[Batch]:
-        """The training part in the order of its rows, once, never augmented."""
-        return self.in_order(self.parts.train)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """The validation set with observed labels, in order; an empty list if there is none."""

@@ -17,7 +17,7 @@ from mln_lightning.seeding import generator
 from mln_lightning.sizes import SampleSize
 
 # Separate streams of the data seed.
-_NOISE, _META_SPLIT, _VAL_SPLIT, _TEST_SPLIT, _HIDDEN, _RESERVE = 1, 2, 3, 4, 5, 6
+_NOISE, _META_SPLIT, _VAL_SPLIT, _TEST_SPLIT, _HIDDEN, _RESERVE, _TRAIN = 1, 2, 3, 4, 5, 6, 7
 
 
 def partition(
@@ -52,6 +52,10 @@ def partition(
     test = _test(splits, clean, info, cut, listed, pool, data_seed)
     meta, test = _meta(splits, train, test, info, cut, listed, pool, data_seed)
     val = _val(splits, train, info, cut, pool, data_seed)
+    if cut.num_train is not None:
+        rows = (pool & (observed != UNKNOWN)).nonzero().squeeze(1)
+        _, left = _split_of(observed[rows], cut.num_train, info, generator(data_seed, _TRAIN))
+        pool[rows[left]] = False
     if cut.num_unlabelled is not None:
         labelled = (pool & (observed != UNKNOWN)).nonzero().squeeze(1)
         hidden, _ = _split_of(

@@ -5,7 +5,14 @@ Imports nothing but torch.
 
 from __future__ import annotations
 
-from mln_lightning.meta.stateless import Buffers, Params, Stateless, stateless, virtual_update
+from mln_lightning.meta.stateless import (
+    Buffers,
+    Params,
+    Stateless,
+    along,
+    stateless,
+    virtual_update,
+)
 from mln_lightning.meta.step import MetaStep, Reduce, Update, meta_step
 from mln_lightning.meta.tangent import Backend
 
@@ -17,6 +24,7 @@ __all__ = [
     "Reduce",
     "Stateless",
     "Update",
+    "along",
     "meta_step",
     "stateless",
     "virtual_update",

@@ -105,3 +105,14 @@ def virtual_update(params: Params, grads: Params, lr: float) -> dict[str, Tensor
         name: torch.sub(p, grads[name], alpha=lr) if name in grads else p
         for name, p in params.items()
     }
+
+
+def along(params: Params, grads: Params) -> Tensor:
+    """⟨v, θ⟩ ``()``, whose gradient in θ is v: a loss for a gradient that is already known.
+
+    Args:
+        params: θ by name.
+        grads: v by name, a subset of the names in ``params``.
+    """
+    products = [torch.dot(v.flatten(), params[name].flatten()) for name, v in grads.items()]
+    return torch.stack(products).sum()

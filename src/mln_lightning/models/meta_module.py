@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mln_lightning.batch import Batch
-from mln_lightning.meta import Backend, Buffers, MetaStep, meta_step, stateless
+from mln_lightning.meta import Backend, Buffers, MetaStep, Params, along, meta_step, stateless
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
 
 
@@ -82,12 +82,32 @@ class MetaModule(NoisyLabelModule, ABC):
         return optimizers, schedules
 
     def meta_step(
-        self, images: Tensor, head_loss: Callable[[Tensor], Tensor], meta: Batch
+        self,
+        images: Tensor,
+        head_loss: Callable[[Tensor], Tensor],
+        meta: Batch,
+        *,
+        direct: Tensor | None = None,
+        student_first: bool = False,
     ) -> MetaStep:
-        """One step of the meta optimiser on `meta_parameters`; see `meta_gradient`."""
+        """One step of the meta optimiser on `meta_parameters`; see `meta_gradient`.
+
+        Args:
+            images: ``(B, K, H, W)`` of the training batch.
+            head_loss: logits ``(B, C)`` ↦ training loss ``()``, closing over φ.
+            meta: clean batch; its size may differ.
+            direct: ``()`` term of the meta objective that depends on φ itself, not through θ'.
+            student_first: see `meta_gradient`.
+
+        Returns:
+            The step; ``grads`` are those of the meta loss alone.
+        """
         wrt = tuple(self.meta_parameters())
-        step = self.meta_gradient(images, head_loss, meta, wrt)
-        for parameter, grad in zip(wrt, step.grads, strict=True):
+        # First, because the meta gradient frees the graph that both may share.
+        own = None if direct is None else torch.autograd.grad(direct, wrt, retain_graph=True)
+        step = self.meta_gradient(images, head_loss, meta, wrt, student_first=student_first)
+        grads = step.grads if own is None else torch._foreach_add(step.grads, own)
+        for parameter, grad in zip(wrt, grads, strict=True):
             parameter.grad = grad
         # The raw optimiser: a step of Lightning's wrapper would count as a batch.
         self.trainer.optimizers[1].step()
@@ -99,6 +119,8 @@ class MetaModule(NoisyLabelModule, ABC):
         head_loss: Callable[[Tensor], Tensor],
         meta: Batch,
         wrt: Sequence[Tensor],
+        *,
+        student_first: bool = False,
     ) -> MetaStep:
         """How the meta loss after the virtual step changes with φ; see `mln_lightning.meta`.
 
@@ -107,23 +129,46 @@ class MetaModule(NoisyLabelModule, ABC):
             head_loss: logits ``(B, C)`` ↦ training loss ``()``, closing over φ.
             meta: clean batch; its size may differ.
             wrt: φ, tensors that require grad.
+            student_first: the virtual step is the main optimiser's real step on ``head_loss``,
+                taken here; θ' then is the network. Needs ``virtual_lr="current"`` and SGD without
+                Nesterov momentum or dampening, whose step moves by −lr times the gradient.
 
         Returns:
-            The step, whose ``logits`` the conventional loss reuses.
+            The step, whose ``logits`` the conventional loss reuses, unless the network has moved.
         """
+        params: Params = dict(self.network.named_parameters())
+        update = None
+        if student_first:
+            # Copies: the tangent is taken at θ, which the real step overwrites.
+            params = {
+                name: p.detach().clone().requires_grad_(p.requires_grad)
+                for name, p in params.items()
+            }
+            update = self._student_step
         step = meta_step(
             self._at_theta,
-            dict(self.network.named_parameters()),
+            params,
             images,
             head_loss,
             lambda params: cross_entropy(self._at_virtual(params, meta.images), meta.labels),
             wrt,
             lr=self.virtual_step_size(),
             backend=self.meta_backend,
+            update=update,
         )
         norm = torch.stack([grad.norm() for grad in step.grads]).norm()
         self.epoch_means.update("meta/grad_norm", norm)
         return step
+
+    def _student_step(self, grads: Mapping[str, Tensor]) -> Params:
+        """The main optimiser's step with these gradients by name; all parameters after it."""
+        parameters = dict(self.network.named_parameters())
+        optimizer = self._network_optimizer()
+        optimizer.zero_grad()
+        for name, grad in grads.items():
+            parameters[name].grad = grad
+        optimizer.step()
+        return {name: p.detach() for name, p in parameters.items()}
 
     def virtual_step_size(self) -> float:
         """α as a number."""
@@ -137,6 +182,4 @@ class MetaModule(NoisyLabelModule, ABC):
         Args:
             grads: v by the parameters' names, such as `MetaStep.virtual_grads`.
         """
-        parameters = dict(self.network.named_parameters())
-        products = [torch.dot(v.flatten(), parameters[name].flatten()) for name, v in grads.items()]
-        return torch.stack(products).sum()
+        return along(dict(self.network.named_parameters()), grads)

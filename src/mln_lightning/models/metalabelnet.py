@@ -8,14 +8,30 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.optim import SGD, Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.labels import LabelGenerator
-from mln_lightning.losses import Reduction, entropy, reverse_kl
+from mln_lightning.losses import Reduction, compatibility, entropy, forward_kl, reverse_kl
 from mln_lightning.meta import Backend, Buffers
 from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
 from mln_lightning.models.meta_module import MetaModule
-from mln_lightning.networks import features, find_head, head_of
+from mln_lightning.networks import evaluating, features, find_head, follow, head_of
+
+Order = Literal["virtual_first", "student_first"]
+"""``virtual_first``: a virtual step, then φ, then the real step. ``student_first``: the real step,
+which is the virtual one too, then φ."""
+
+Divergence = Literal["reverse", "forward"]
+"""``reverse``: KL(p ‖ ŷ). ``forward``: KL(ŷ ‖ p), with the gradients of a cross-entropy."""
+
+Encoder = Literal["frozen", "average", "current"]
+"""Whose features the label generator sees: those of the network after warm-up, of its moving
+average since, or of the network itself."""
+
+Start = Literal["head", "random"]
+"""What the label generator starts from."""
 
 
 class MetaLabelNet(MetaModule):
@@ -30,25 +46,38 @@ class MetaLabelNet(MetaModule):
         meta_optimizer: parameters → optimiser of the label generator.
         scheduler: see `NoisyLabelModule`.
         warmup_epochs: at least 0.
+        order: see `Order`. ``student_first`` is that of EMLC (Taraday & Baskin, ICCV 2023); it
+            needs ``virtual_lr="current"``, ``meta_weight=0``, ``regenerate_labels=False``, and an
+            SGD whose step moves by −lr times the gradient.
         virtual_lr: size of the virtual step; acts together with ``reduction``.
+        kl_direction: see `Divergence`.
         entropy_weight: weight λ, at least 0, of the prediction's entropy in the conventional loss.
             With 1 that loss is a reverse cross-entropy, whose gradient vanishes where the network
             is sure, right or wrong.
         meta_weight: weight w, at least 0, of the clean batch in the conventional update, by the
             meta loss's gradient at θ', which the meta step has computed anyway; 0 = published.
+        compatibility_weight: weight γ, at least 0, of the soft labels' cross-entropy with the
+            observed labels in the meta objective; 0 = published.
         reduction: ``batch`` or ``element`` (published code; C times smaller), for both losses.
-        label_eps: inside the logarithm of the soft label; the published code uses 1e-10.
+        label_eps: inside the logarithm of the soft label, at least 0, for ``reverse`` only; the
+            published code uses 1e-10.
+        regenerate_labels: the conventional step sees the soft labels of the updated generator;
+            else those that the virtual step saw.
         generator_start: ``head`` copies the warmed-up head into the label generator, ``random``
             leaves it as initialised (published code).
+        hidden_dim: see `LabelGenerator`; needs ``generator_start="random"``.
+        encoder: see `Encoder`.
+        encoder_decay: of the moving average in every step, 0…1.
         head: dotted name of the network's last linear layer; None finds it.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
 
     Raises:
-        ValueError: an argument is out of range, or the head is not found.
+        ValueError: an argument is out of range, two contradict each other, or the head is not
+            found.
     """
 
-    uses_unlabelled = True  # observed labels are in no loss
+    uses_unlabelled = True  # at most `compatibility` looks at observed labels
 
     def __init__(
         self,
@@ -59,12 +88,19 @@ class MetaLabelNet(MetaModule):
         *,
         scheduler: SchedulerFactory | None = None,
         warmup_epochs: int = 1,
-        virtual_lr: float = 1.0,
+        order: Order = "virtual_first",
+        virtual_lr: float | Literal["current"] = 1.0,
+        kl_direction: Divergence = "reverse",
         entropy_weight: float = 1.0,
         meta_weight: float = 1.0,
+        compatibility_weight: float = 0.0,
         reduction: Reduction = "batch",
         label_eps: float = 0.0,
-        generator_start: Literal["head", "random"] = "head",
+        regenerate_labels: bool = True,
+        generator_start: Start = "head",
+        hidden_dim: int | None = None,
+        encoder: Encoder = "frozen",
+        encoder_decay: float = 0.999,
         head: str | None = None,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
@@ -83,40 +119,95 @@ class MetaLabelNet(MetaModule):
         for name, value in (
             ("entropy_weight", entropy_weight),
             ("meta_weight", meta_weight),
+            ("compatibility_weight", compatibility_weight),
+            ("label_eps", label_eps),
         ):
             if value < 0:
                 raise ValueError(f"{name} must be 0 or more, got {value}.")
-        if reduction not in get_args(Reduction):
+        for name, choice, allowed in (
+            ("order", order, Order),
+            ("kl_direction", kl_direction, Divergence),
+            ("reduction", reduction, Reduction),
+            ("generator_start", generator_start, Start),
+            ("encoder", encoder, Encoder),
+        ):
+            if choice not in get_args(allowed):
+                options = " or ".join(map(repr, get_args(allowed)))
+                raise ValueError(f"{name} must be {options}, got {choice!r}.")
+        if not 0 <= encoder_decay <= 1:
+            raise ValueError(f"encoder_decay must be between 0 and 1, got {encoder_decay}.")
+        if order == "student_first" and (virtual_lr != "current" or meta_weight):
             raise ValueError(
-                f"reduction must be one of {', '.join(get_args(Reduction))}, got {reduction!r}."
+                "order='student_first' takes the real step as the virtual one, before the clean "
+                "gradient is known: it needs virtual_lr='current' and meta_weight=0, got "
+                f"{virtual_lr!r} and {meta_weight}."
             )
-        if generator_start not in ("head", "random"):
+        if order == "student_first" and regenerate_labels:
             raise ValueError(
-                f"generator_start must be 'head' or 'random', got {generator_start!r}."
+                "order='student_first' trains on soft labels made before the generator's step: it "
+                "needs regenerate_labels=False, got True."
             )
+        if kl_direction == "forward" and label_eps:
+            raise ValueError(
+                f"label_eps is for kl_direction='reverse' and must be 0 otherwise, got {label_eps}."
+            )
+        if hidden_dim is not None and generator_start == "head":
+            raise ValueError(
+                "A label generator with a hidden layer cannot start from the head: use "
+                f"generator_start='random' or hidden_dim=None, got {hidden_dim}."
+            )
+        self.order = order
+        self.kl_direction = kl_direction
         self.entropy_weight = entropy_weight
         self.meta_weight = meta_weight
+        self.compatibility_weight = compatibility_weight
         self.reduction: Reduction = reduction
         self.label_eps = label_eps
+        self.regenerate_labels = regenerate_labels
         self.generator_start = generator_start
+        self.encoder_decay = encoder_decay if encoder == "average" else None
         self.head = find_head(network, head)
         # Present from the start and loaded at the end of warm-up: checkpoints have the same keys
         # in every epoch.
-        self.encoder = copy.deepcopy(network).requires_grad_(False).eval()
-        self.generator = LabelGenerator(head_of(network, self.head).in_features, num_classes)
+        self.encoder: nn.Module | None = None
+        if encoder != "current":
+            self.encoder = copy.deepcopy(network).requires_grad_(False).eval()
+        width = head_of(network, self.head).in_features
+        self.generator = LabelGenerator(width, num_classes, hidden_dim)
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """The paper's iteration: virtual update, meta loss, label update, conventional update."""
         train, meta = batch["train"], batch["meta"]
         encoded = self.encode(train.images)
-        step = self.meta_step(  # θ' = θ − α ∂θ KL(p ‖ ŷ);  φ ← φ − β ∂φ L_meta(θ')
-            train.images, lambda logits: self._fit(logits, self.generator(encoded)), meta
-        )
-        log_soft = self.generator(encoded).detach()  # regenerated with the updated φ
-        loss = self._fit(step.logits, log_soft)
-        loss = loss + self.entropy_weight * entropy(step.logits, reduction=self.reduction)
-        # θ ← θ − lr [∂θ (KL(p ‖ ŷ) + λ H(p)) + w v]: the gradient of ⟨v, θ⟩ is v.
-        self.descend(loss + self.meta_weight * self.along(step.virtual_grads))
+        log_soft = self.generator(encoded)
+        own = None
+        if self.compatibility_weight:  # γ CE(ŷ, observed): φ's own term of the meta objective
+            own = self.compatibility_weight * compatibility(log_soft, train.labels)
+        if self.order == "virtual_first":
+            # θ' = θ − α ∂θ KL(p ‖ ŷ);  φ ← φ − β ∂φ L_meta(θ')
+            step = self.meta_step(
+                train.images, lambda logits: self._fit(logits, log_soft), meta, direct=own
+            )
+            if self.regenerate_labels:
+                log_soft = self.generator(encoded)
+            log_soft = log_soft.detach()
+            loss = self._conventional(step.logits, log_soft)
+            # θ ← θ − lr [∂θ (KL(p ‖ ŷ) + λ H(p)) + w v]: the gradient of ⟨v, θ⟩ is v.
+            self.descend(loss + self.meta_weight * self.along(step.virtual_grads))
+        else:
+            # θ' = the optimiser's step from θ along ∂θ (KL(p ‖ ŷ) + λ H(p)), and is the new θ;
+            # φ ← φ − β ∂φ L_meta(θ')
+            step = self.meta_step(
+                train.images,
+                lambda logits: self._conventional(logits, log_soft),
+                meta,
+                direct=own,
+                student_first=True,
+            )
+            log_soft = log_soft.detach()
+            loss = self._conventional(step.logits.detach(), log_soft)
+        if self.encoder is not None and self.encoder_decay is not None:
+            follow(self.encoder, self.network, self.encoder_decay)
         return {
             "loss": loss.detach(),
             "logits": step.logits.detach(),
@@ -125,11 +216,20 @@ class MetaLabelNet(MetaModule):
         }
 
     def _fit(self, logits: Tensor, log_soft: Tensor) -> Tensor:
+        if self.kl_direction == "forward":
+            return forward_kl(logits, log_soft, reduction=self.reduction)
         return reverse_kl(logits, log_soft, reduction=self.reduction, label_eps=self.label_eps)
+
+    def _conventional(self, logits: Tensor, log_soft: Tensor) -> Tensor:
+        fit = self._fit(logits, log_soft)
+        return fit + self.entropy_weight * entropy(logits, reduction=self.reduction)
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """``(B, K, H, W)`` → frozen features ``(B, F)``, the input of the encoder's head."""
+        """``(B, K, H, W)`` → features ``(B, F)``, the input of the encoder's head."""
+        if self.encoder is None:
+            with evaluating(self.network):
+                return features(self.network, self.head, images)
         return features(self.encoder, self.head, images)
 
     @torch.no_grad()
@@ -140,10 +240,34 @@ class MetaLabelNet(MetaModule):
 
     def on_warmup_end(self) -> None:
         """Freeze the warmed-up network as the encoder; start the label generator."""
-        self.encoder.load_state_dict(self.network.state_dict())
+        if self.encoder is not None:
+            self.encoder.load_state_dict(self.network.state_dict())
         if self.generator_start == "head":
             self.generator.start_from(head_of(self.network, self.head))
 
     def meta_parameters(self) -> Iterable[nn.Parameter]:
         """W and b of the label generator."""
         return self.generator.parameters()
+
+    def configure_optimizers(self) -> tuple[list[Optimizer], list[LRScheduler]]:
+        """See `MetaModule`.
+
+        Raises:
+            ValueError: the order asks for a step that moves by −lr times the gradient.
+        """
+        optimizers, schedules = super().configure_optimizers()
+        if self.order == "student_first" and not _moves_by_lr(optimizers[0]):
+            raise ValueError(
+                "order='student_first' needs optimizer=SGD without nesterov, dampening and "
+                f"maximize, got {type(optimizers[0]).__name__} that is not so."
+            )
+        return optimizers, schedules
+
+
+def _moves_by_lr(optimizer: Optimizer) -> bool:
+    """Whether the derivative of a step in the gradient is −lr."""
+    return isinstance(optimizer, SGD) and not any(
+        group[option]
+        for group in optimizer.param_groups
+        for option in ("nesterov", "dampening", "maximize")
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -22,6 +23,9 @@ class Supervised(NoisyLabelModule):
             robust ones.
         scheduler: see `NoisyLabelModule`.
         warmup_epochs: initial epochs with cross-entropy in place of ``loss``, at least 0.
+
+    Raises:
+        ValueError: an argument is out of range, the options of ``loss`` included.
     """
 
     def __init__(
@@ -37,6 +41,8 @@ class Supervised(NoisyLabelModule):
         super().__init__(
             network, num_classes, optimizer, scheduler=scheduler, warmup_epochs=warmup_epochs
         )
+        # Once on nothing in particular: a wrong option is refused before the data are read.
+        loss(torch.zeros(1, num_classes), torch.zeros(1, dtype=torch.int64))
         self.loss = loss
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mln_lightning.networks.cnn6 import CNN6
-from mln_lightning.networks.head import features, find_head, head_of
+from mln_lightning.networks.head import features, find_head, head_of, next_features
 from mln_lightning.networks.inference import evaluating, follow
 from mln_lightning.networks.preact_resnet18 import PreActResNet18
 from mln_lightning.networks.small_cnn import SmallCNN
@@ -18,5 +18,6 @@ __all__ = [
     "find_head",
     "follow",
     "head_of",
+    "next_features",
     "torchvision_classifier",
 ]

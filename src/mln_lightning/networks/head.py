@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
@@ -60,19 +62,44 @@ def features(network: nn.Module, head: str, images: Tensor) -> Tensor:
     Raises:
         ValueError: the layer is not the network's last step or does not see one vector per image.
     """
-    seen: list[tuple[Tensor, Tensor]] = []
+    with next_features(network, head) as seen:
+        network(images)
+    return seen[0]
 
-    def catch(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        seen.append((inputs[0], output))
 
-    hook = head_of(network, head).register_forward_hook(catch)
+@contextmanager
+def next_features(network: nn.Module, head: str) -> Iterator[list[Tensor]]:
+    """Inside, the network's first call leaves its features ``(B, F)`` in the list; others do not.
+
+    So features cost no forward of their own where the network is called anyway.
+
+    Args:
+        network: any classifier.
+        head: dotted name of its last linear layer, see `find_head`.
+
+    Raises:
+        ValueError: in that call, as `features`.
+    """
+    calls: list[tuple[Tensor, Tensor]] = []
+    found: list[Tensor] = []
+
+    def of_head(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+        calls.append((inputs[0], output))
+
+    def of_network(module: nn.Module, inputs: tuple[Any, ...], logits: Tensor) -> None:
+        for hook in hooks:
+            hook.remove()
+        if len(calls) != 1 or calls[0][1] is not logits or calls[0][0].ndim != 2:
+            raise ValueError(
+                f"The layer {head!r} of {type(network).__name__} does not make the network's "
+                "logits from one feature vector per image; name the linear layer that does."
+            )
+        found.append(calls[0][0])
+
+    layer = head_of(network, head)
+    hooks = [layer.register_forward_hook(of_head), network.register_forward_hook(of_network)]
     try:
-        logits = network(images)
+        yield found
     finally:
-        hook.remove()
-    if len(seen) != 1 or seen[0][1] is not logits or seen[0][0].ndim != 2:
-        raise ValueError(
-            f"The layer {head!r} of {type(network).__name__} does not make the network's logits "
-            "from one feature vector per image; name the linear layer that does."
-        )
-    return seen[0][0]
+        for hook in hooks:
+            hook.remove()

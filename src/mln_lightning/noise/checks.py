@@ -36,6 +36,33 @@ def check_classes(labels: Tensor, num_classes: int) -> None:
         )
 
 
+def check_transition(transition: Tensor) -> Tensor:
+    """The matrix in float64, if it is a transition matrix.
+
+    Args:
+        transition: ``(C, C)``, ``T[i, j]`` = P(observed = j | clean = i).
+
+    Raises:
+        ValueError: the matrix is not square, has entries outside 0…1, or rows that do not sum to 1.
+    """
+    matrix = transition.double()
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"A transition matrix must be square, got {tuple(matrix.shape)}.")
+    if not bool(((matrix >= 0) & (matrix <= 1)).all()):
+        raise ValueError("Transition probabilities must lie between 0 and 1.")
+    row_error = (matrix.sum(dim=1) - 1).abs()
+    if float(row_error.max()) > 1e-6:
+        row = int(row_error.argmax())
+        hint = ""
+        if float((matrix.sum(dim=0) - 1).abs().max()) <= 1e-6:
+            hint = " Its columns do: transpose it, rows are clean classes."
+        raise ValueError(
+            "Each row of a transition matrix must sum to 1, "
+            f"row {row} sums to {float(matrix[row].sum()):.6g}.{hint}"
+        )
+    return matrix
+
+
 def check_images(images: Images | None, labels: Tensor, *, noise: str) -> Images:
     """The images, if they pair up with the labels.
 

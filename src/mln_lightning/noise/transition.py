@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mln_lightning.apportion import rounded_to
 from mln_lightning.noise.base import Images
-from mln_lightning.noise.checks import check_classes
+from mln_lightning.noise.checks import check_classes, check_transition
 
 
 class ClassConditionalNoise:
@@ -29,22 +29,7 @@ class ClassConditionalNoise:
     """
 
     def __init__(self, transition: Tensor, exact: bool = True) -> None:
-        matrix = transition.double()
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-            raise ValueError(f"A transition matrix must be square, got {tuple(matrix.shape)}.")
-        if not bool(((matrix >= 0) & (matrix <= 1)).all()):
-            raise ValueError("Transition probabilities must lie between 0 and 1.")
-        row_error = (matrix.sum(dim=1) - 1).abs()
-        if float(row_error.max()) > 1e-6:
-            row = int(row_error.argmax())
-            hint = ""
-            if float((matrix.sum(dim=0) - 1).abs().max()) <= 1e-6:
-                hint = " Its columns do: transpose it, rows are clean classes."
-            raise ValueError(
-                "Each row of a transition matrix must sum to 1, "
-                f"row {row} sums to {float(matrix[row].sum()):.6g}.{hint}"
-            )
-        self.transition = matrix
+        self.transition = check_transition(transition)
         self.exact = exact
 
     def __call__(
