@@ -112,7 +112,7 @@ def test_a_reader_s_own_methods(conf: Path, mln: Call, capsys: Screen) -> None:
     assert "needs two networks, noise rate;" in screen
     assert "optimizer.lr=0.1" in screen
     assert "loss=loss(power=2)" in screen
-    assert "as mine, but share=null loss.power=3" in screen
+    assert "options as mine, but share=null loss.power=3" in screen
     one = catalog.method("mine_too", conf)
     assert one.options == {
         "share": None,
