@@ -75,7 +75,7 @@ def test_a_page_is_built_as_all_are_and_agrees_with_its_config(
     assert wrong == [], "no such option"
     own = method.changes if method.base else method.options
     to_tell = [key for key in leaves(own) if key.split(".")[0] not in (*NODES, "peer")]
-    missing = [key for key in to_tell if not any(is_about(name, key) for name in page.options)]
+    missing = [key for key in to_tell if not any(is_about(name, key) for name in page.mentioned)]
     assert missing == [], "options that the page does not tell of"
 
 
@@ -117,6 +117,7 @@ def test_what_a_page_says(script: ModuleType, tmp_path: Path) -> None:
     assert mine.name == "Mine"
     assert mine.each_need == ("two networks", "noise rate")
     assert mine.options == ("share", "loss.power", "warmup_epochs", "window")
+    assert set(mine.mentioned) == {*mine.options, "other"}
     rows = script.table([mine], "docs/methods/").splitlines()
     assert rows[2:] == [
         "| [Mine](docs/methods/mine.md) `mine` | a batch a day | two networks, noise rate "

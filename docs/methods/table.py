@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +25,10 @@ _NAMED = re.compile(r"(?:[-*] |\| )((?:\**`[^`]+`\**(?:, | and | / )?)+)")
 
 
 class Page(NamedTuple):
-    """The head of a page, and what its section of options speaks of."""
+    """The head of a page, and its section of options.
+
+    `options` are those that a bullet or a row of a table is about, `mentioned` all words in code.
+    """
 
     model: str
     name: str
@@ -34,6 +38,7 @@ class Page(NamedTuple):
     cost: str
     reproduced: str
     options: tuple[str, ...]
+    mentioned: tuple[str, ...]
 
     @property
     def each_need(self) -> tuple[str, ...]:
@@ -69,18 +74,22 @@ def read_page(path: Path) -> Page:
     sections = [line.removeprefix("## ") for line in lines if line.startswith("## ")]
     if [section for section in sections if section in SECTIONS] != list(SECTIONS):
         raise ValueError(f"{path.name}: needs the sections {', '.join(SECTIONS)}, got {sections}.")
-    return Page(path.stem, title["name"], **cells, options=tuple(_options(lines)))
-
-
-def _options(lines: Sequence[str]) -> Iterator[str]:
-    """Keys at the beginning of bullets and table rows of the section of options."""
     start = lines.index("## Options") + 1
-    for line in lines[start:]:
-        if line.startswith("## "):
-            return
-        if found := _NAMED.match(line):
-            for span in re.findall(r"`([^`]+)`", found[1]):
-                yield span.partition("=")[0].strip().removeprefix("model.")
+    section = list(takewhile(lambda line: not line.startswith("## "), lines[start:]))
+    entries = [found[1] for line in section if (found := _NAMED.match(line))]
+    return Page(
+        path.stem,
+        title["name"],
+        **cells,
+        options=tuple(_in_code("\n".join(entries))),
+        mentioned=tuple(_in_code("\n".join(section))),
+    )
+
+
+def _in_code(text: str) -> Iterator[str]:
+    """Keys between backticks, `model.` before them and values after them left out."""
+    for span in re.findall(r"`([^`\n]+)`", text):
+        yield re.split("[=:]", span)[0].strip().removeprefix("model.")
 
 
 def read_pages(folder: Path = HERE) -> list[Page]:

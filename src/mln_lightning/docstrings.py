@@ -8,23 +8,26 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 
-_ENTRY = re.compile(r"(\w+): (.*)")
-_SEE = re.compile(r"see `(\w+)`[.;,]?\s*(.*)")
+_ENTRY = re.compile(r"(\w+)(?: \([^)]*\))?:\s*(.*)")
+_SEE = re.compile(r"see `(\w+)`([.;,]?)\s*(.*)")
 
 
 @dataclass(frozen=True)
 class Definition:
-    """A class or function in a source file.
+    """A class, a function or a described type in a source file.
 
     Attributes:
         node: its syntax tree.
         path: the file.
+        doc: its docstring; for a type the string below it.
     """
 
-    node: ast.ClassDef | ast.FunctionDef
+    node: ast.stmt
     path: Path
+    doc: str
 
 
 def definition(dotted: str) -> Definition | None:
@@ -49,17 +52,21 @@ def definition(dotted: str) -> Definition | None:
 def meaning(found: Definition, argument: str) -> str:
     """What a docstring's `Args` say of an argument; "" if nothing.
 
-    "see `Other`" is followed to that class or function, and what is not described to the classes
-    built upon.
+    "see `Other`" is followed to that class, function or type, and what is not described to the
+    classes built upon.
     """
-    text = _arguments(found).get(argument, "")
+    if isinstance(found.node, ast.Assign):
+        return " ".join(found.doc.split())
+    text = _arguments(found.doc).get(argument, "")
     reference = _SEE.fullmatch(text)
     if text and reference is None:
         return text
     other = _defined(found.path, reference[1]) if reference else None  # else one built upon
     places = _bases(found) if other is None else [other]
     inherited = next(filter(None, (meaning(place, argument) for place in places)), "")
-    return f"{inherited.rstrip('.')}; {reference[2]}" if reference and reference[2] else inherited
+    if reference is None or not reference[3]:
+        return inherited
+    return f"{inherited.rstrip('.')}{reference[2]} {reference[3]}" if inherited else reference[3]
 
 
 def _module(path: Path, name: str) -> Path | None:
@@ -71,13 +78,19 @@ def _module(path: Path, name: str) -> Path | None:
 
 
 def _defined(path: Path, name: str) -> Definition | None:
-    for node in _tree(path).body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
-            return Definition(node, path)
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            for alias in node.names:
-                if (alias.asname or alias.name) == name:
-                    return definition(f"{node.module}.{alias.name}")
+    body = _tree(path).body
+    for node, below in zip_longest(body, body[1:]):
+        match node:
+            case ast.ClassDef() | ast.FunctionDef() if node.name == name:
+                return Definition(node, path, ast.get_docstring(node) or "")
+            case ast.Assign(targets=[ast.Name(id=target)]) if target == name:
+                text = below.value if isinstance(below, ast.Expr) else None
+                doc = text.value if isinstance(text, ast.Constant) else ""
+                return Definition(node, path, str(doc))
+            case ast.ImportFrom(module=str(module), level=0):
+                for alias in node.names:
+                    if (alias.asname or alias.name) == name:
+                        return definition(f"{module}.{alias.name}")
     return None
 
 
@@ -93,11 +106,11 @@ def _tree(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _arguments(found: Definition) -> dict[str, str]:
+def _arguments(doc: str) -> dict[str, str]:
     """The `Args` section of a docstring: argument → text on one line."""
     entries: dict[str, str] = {}
     inside, name = False, ""
-    for line in (ast.get_docstring(found.node) or "").splitlines():
+    for line in doc.splitlines():
         if not line.startswith(" ") and line:
             inside = line == "Args:"
         elif inside and line.strip():

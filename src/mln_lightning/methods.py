@@ -67,7 +67,8 @@ def overview(found: list[Method]) -> Iterator[RenderableType]:
             grid.add_row(one.name, Text(one.sentence))
             needs = [need for need in one.needs if need not in (NOTHING, META_SET)]
             own = [f"needs {', '.join(needs)};"] if needs else []
-            own += [f"as {one.base}, but"] if one.base and one.changes else []
+            if one.options != one.changes:  # the rest is the other method's
+                own.append(f"options as {one.base}{', but' if one.changes else ''}")
             own += [f"{key}={value}" for key, value in _pairs("", one.changes)]
             if own:
                 grid.add_row("", Text("  ".join(own), style="dim"))

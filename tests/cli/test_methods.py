@@ -112,7 +112,7 @@ def test_a_reader_s_own_methods(conf: Path, mln: Call, capsys: Screen) -> None:
     assert "needs two networks, noise rate;" in screen
     assert "optimizer.lr=0.1" in screen
     assert "loss=loss(power=2)" in screen
-    assert "as mine, but share=null loss.power=3" in screen
+    assert "options as mine, but share=null loss.power=3" in screen
     one = catalog.method("mine_too", conf)
     assert one.options == {
         "share": None,
@@ -235,3 +235,17 @@ def test_torch_is_not_imported() -> None:
     )
     assert ended.returncode == 0, ended.stderr
     assert "model.virtual_lr=1.0" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("word", "program"), [("check", "mln_lightning.check"), ("teacher", "mln_lightning.teacher")]
+)
+def test_mln_finds_other_commands_by_the_first_word(
+    word: str, program: str, mln: Call, capsys: Screen
+) -> None:
+    assert mln(word, "--help") == 0
+    assert program in capsys.readouterr().out
+    assert mln(word, "dataset=digit") == 2
+    assert "did you mean 'digits'" in capsys.readouterr().err
+    assert mln("seed=1", word) == 2, "only the first word"
+    assert f"cannot read '{word}'" in capsys.readouterr().err
