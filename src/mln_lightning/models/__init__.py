@@ -15,6 +15,7 @@ from mln_lightning.models.loss_correction import BackwardCorrection, ForwardCorr
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.mixup import Mixup
+from mln_lightning.models.mlc import MLC
 from mln_lightning.models.mlnt import MLNT
 from mln_lightning.models.mslc import MSLC
 from mln_lightning.models.mslg import MSLG
@@ -26,6 +27,7 @@ from mln_lightning.models.truncated_gce import TruncatedGCE
 
 __all__ = [
     "ELR",
+    "MLC",
     "MLNT",
     "MSLC",
     "MSLG",
