@@ -1,6 +1,7 @@
 """Learning methods as LightningModules, one per file."""
 
 from mln_lightning.models.base import NoisyLabelModule
+from mln_lightning.models.dmlp import DMLP
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.joint_optimization import JointOptimization
 from mln_lightning.models.meta_module import MetaModule
@@ -9,6 +10,7 @@ from mln_lightning.models.pencil import Pencil
 from mln_lightning.models.supervised import Supervised
 
 __all__ = [
+    "DMLP",
     "Finetune",
     "JointOptimization",
     "MetaLabelNet",
