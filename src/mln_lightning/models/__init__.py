@@ -6,6 +6,7 @@ from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.coteaching import CoTeaching
 from mln_lightning.models.coteaching_plus import CoTeachingPlus
 from mln_lightning.models.dividemix import DivideMix
+from mln_lightning.models.dmlp import DMLP
 from mln_lightning.models.elr import ELR
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.glc import GoldLossCorrection
@@ -26,6 +27,7 @@ from mln_lightning.models.supervised import Supervised
 from mln_lightning.models.truncated_gce import TruncatedGCE
 
 __all__ = [
+    "DMLP",
     "ELR",
     "MLC",
     "MLNT",
