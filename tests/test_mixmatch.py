@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mln_lightning.mixmatch import mixmatch_loss, mixup, prior_penalty, sharpen
+from mln_lightning.losses import prior_kl
+from mln_lightning.mixmatch import mixmatch_loss, mixup, sharpen
 
 F64 = torch.float64
 
@@ -77,17 +78,17 @@ def test_loss_by_its_formula_also_with_one_kind_absent(rows: list[int]) -> None:
     assert float(got) == pytest.approx(expected, rel=1e-12)
 
 
-def test_prior_penalty_by_its_formula() -> None:
+def test_prior_by_its_formula() -> None:
     logits = torch.randn(6, 4, dtype=F64, generator=torch.Generator().manual_seed(2))
     mean = logits.softmax(1).mean(0)
     expected = float((0.25 * (0.25 / mean).log()).sum())
-    assert float(prior_penalty(logits)) == pytest.approx(expected, rel=1e-12)
+    assert float(prior_kl(logits)) == pytest.approx(expected, rel=1e-12)
     assert expected > 0
 
 
-def test_prior_penalty_is_zero_for_balanced_predictions_and_finite_for_one_class() -> None:
+def test_prior_is_zero_for_balanced_predictions_and_finite_for_one_class() -> None:
     balanced = 50 * torch.eye(3, dtype=F64)
-    assert float(prior_penalty(balanced)) == pytest.approx(0, abs=1e-12)
+    assert float(prior_kl(balanced)) == pytest.approx(0, abs=1e-12)
     one_class = torch.zeros(4, 3)
     one_class[:, 0] = 500
-    assert math.isfinite(float(prior_penalty(one_class)))
+    assert math.isfinite(float(prior_kl(one_class)))

@@ -46,10 +46,14 @@ def closure(module: str, seen: set[str]) -> set[str]:
     return seen
 
 
+_MATHS = (
+    *("meta", "losses", "labels", "noise", "metrics", "networks"),
+    *("confident", "correctors", "mixmatch", "neighbours", "ridge", "selection", "weights"),
+)
 PURE = [
     ".".join(("mln_lightning", *parts_of(path))).removesuffix(".__init__")
     for path in SOURCES
-    if parts_of(path)[0] in ("meta", "noise", "metrics", "losses", "labels", "networks", "weights")
+    if parts_of(path)[0] in _MATHS
 ]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -64,16 +62,3 @@ def mixmatch_loss(
 
 def _mean(values: Tensor, among: Tensor) -> Tensor:
     return torch.where(among, values, 0).sum() / among.sum().clamp(min=1)
-
-
-def prior_penalty(logits: Tensor) -> Tensor:
-    """KL(π ‖ p̄) of the uniform distribution and the mean prediction: 0 if classes are balanced.
-
-    Args:
-        logits: ``(n, C)``.
-
-    Returns:
-        ``()`` non-negative.
-    """
-    log_mean = logits.log_softmax(dim=1).logsumexp(dim=0) - math.log(len(logits))
-    return -math.log(logits.shape[1]) - log_mean.mean()

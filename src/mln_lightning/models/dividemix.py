@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
 from mln_lightning.batch import UNKNOWN, StepOutput, TrainBatch
-from mln_lightning.losses import entropy
-from mln_lightning.mixmatch import mixmatch_loss, mixup, prior_penalty, sharpen
+from mln_lightning.losses import entropy, prior_kl
+from mln_lightning.mixmatch import mixmatch_loss, mixup, sharpen
 from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
 from mln_lightning.models.two_networks import TwoNetworks
 from mln_lightning.networks import evaluating
@@ -128,7 +128,7 @@ class DivideMix(TwoNetworks):
             soft = torch.where(labelled[:, None], refined, guessed)
             mixed, mixed_soft = mixup(views, soft.repeat(2, 1), self.alpha, draws)
             out = network(mixed)
-            loss = loss + prior_penalty(out)
+            loss = loss + prior_kl(out)
             loss = loss + mixmatch_loss(
                 out, mixed_soft, labelled.repeat(2), unlabelled_weight=self._unlabelled_weight()
             )
