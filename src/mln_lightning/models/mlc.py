@@ -30,7 +30,7 @@ class MLC(MetaModule):
         scheduler: see `NoisyLabelModule`.
         warmup_epochs: at least 0.
         virtual_lr: size of the virtual step; the published code takes ``current``, with which
-            short runs end with one class for all.
+            short runs may end at chance.
         skip: whether the label corrector mixes the observed label in; see `LabelCorrector`. Without
             it the first soft labels mean nothing, and a warmed-up network forgets.
         head: dotted name of the network's last linear layer; None finds it.
