@@ -30,8 +30,9 @@ class MLC(MetaModule):
         scheduler: see `NoisyLabelModule`.
         warmup_epochs: at least 0.
         virtual_lr: size of the virtual step; the published code takes ``current``, with which
-            short runs end with one class for all.
-        skip: whether the label corrector mixes the observed label in; see `LabelCorrector`.
+            short runs may end at chance.
+        skip: whether the label corrector mixes the observed label in; see `LabelCorrector`. Without
+            it the first soft labels mean nothing, and a warmed-up network forgets.
         head: dotted name of the network's last linear layer; None finds it.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
@@ -50,7 +51,7 @@ class MLC(MetaModule):
         scheduler: SchedulerFactory | None = None,
         warmup_epochs: int = 0,
         virtual_lr: float | Literal["current"] = 1.0,
-        skip: bool = False,
+        skip: bool = True,
         head: str | None = None,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
