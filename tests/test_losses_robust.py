@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.utils import instantiate
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import Tensor
@@ -97,6 +97,7 @@ def test_the_configured_loss_and_its_gradient_are_the_closed_form(method: str) -
     np.testing.assert_allclose(grad.numpy(), numeric, rtol=1e-6, atol=1e-9)
 
 
+@settings(max_examples=30, deadline=None)
 @given(seed=seeds)
 def test_soft_bootstrapping_differentiates_its_target_too(seed: int) -> None:
     """∂/∂o = β (p − y) − (1 − β) p ⊙ (log p + H(p)), over the batch size."""
@@ -114,6 +115,7 @@ def sum_over_labels(loss: Loss, logits: Tensor) -> float:
     return classes * float(loss(logits.detach().expand(classes, -1), torch.arange(classes)))
 
 
+@settings(max_examples=30, deadline=None)
 @given(seed=seeds, classes=st.integers(2, 12))
 def test_noise_tolerant_losses_sum_to_a_constant_over_all_labels(seed: int, classes: int) -> None:
     """Then symmetric noise below (C − 1)/C does not move the minimum (Ghosh et al. 2017)."""
@@ -134,6 +136,7 @@ def test_cross_entropy_and_gce_are_not_noise_tolerant() -> None:
         assert max(sums) - min(sums) > 0.1
 
 
+@settings(max_examples=30, deadline=None)
 @given(seed=seeds, q=qs, classes=st.integers(2, 12))
 def test_gce_is_bounded_over_all_labels(seed: int, q: float, classes: int) -> None:
     """(C − C^(1−q)) / q ≤ Σ_c L_q(p_c) ≤ (C − 1) / q: Zhang & Sabuncu 2018."""
@@ -146,6 +149,7 @@ def test_gce_is_bounded_over_all_labels(seed: int, q: float, classes: int) -> No
     assert uniform == pytest.approx(lowest)
 
 
+@settings(max_examples=30, deadline=None)
 @given(seed=seeds)
 def test_gce_lies_between_cross_entropy_and_absolute_error(seed: int) -> None:
     logits, labels = problem(seed)

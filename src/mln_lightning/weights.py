@@ -11,7 +11,7 @@ _HIDDEN = 100
 def weights_against(gradient: Tensor) -> Tensor:
     """Weights along the negative gradient, cut at 0 and scaled to the sum 1.
 
-    Ren et al., ICML 2018, equations 6 and 7: the samples whose greater weight would lower the clean
+    Ren et al., ICML 2018, Algorithm 1: the samples whose greater weight would lower the clean
     loss count, the others do not.
 
     Args:

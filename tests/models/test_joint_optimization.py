@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -137,6 +137,7 @@ def test_a_label_is_the_mean_of_the_last_predictions_of_its_own_sample() -> None
     torch.testing.assert_close(model.labels, expected)
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 6), st.integers(2, 5), st.integers(0, 1000))
 def test_prior_kl_is_zero_for_uniform_means_only(size: int, classes: int, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)

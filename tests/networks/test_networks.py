@@ -40,6 +40,8 @@ def test_parameter_counts():
     assert count(PreActResNet18(CIFAR, 10)) == 27 * 64 + blocks + shortcuts + 5130
     convolutions = 9 * (32 + 32 * 32 + 32 * 64 + 64 * 64) + 2 * (32 + 32 + 64 + 64)
     assert count(SmallCNN((1, 8, 8), 10)) == convolutions + 256 * 128 + 256 + 1290
+    half = 9 * (16 + 16 * 16 + 16 * 32 + 32 * 32) + 2 * (16 + 16 + 32 + 32)
+    assert count(SmallCNN((1, 8, 8), 10, width=16)) == half + 128 * 64 + 128 + 650
 
 
 def test_cnn6_starts_kaiming_normal_over_outputs():

@@ -258,17 +258,19 @@ class NoisyLabelDataModule(LightningDataModule):
         self, batch: TrainBatch | Batch, dataloader_idx: int = 0
     ) -> TrainBatch | Batch:
         """Augment the training images of a training step, and normalise all images."""
-        trainer = self.trainer
-        known = None if trainer is None else trainer.lightning_module.dtype
-        dtype = known if isinstance(known, torch.dtype) else None
         if isinstance(batch, Batch):
-            return self.transfer.batch(batch, dtype)
-        epoch = None if trainer is None else trainer.current_epoch
-        return self.transfer.train(batch, epoch=epoch, dtype=dtype)
+            return self.transfer.batch(batch, self._dtype())
+        epoch = None if self.trainer is None else self.trainer.current_epoch
+        return self.transfer.train(batch, epoch=epoch, dtype=self._dtype())
+
+    def _dtype(self) -> torch.dtype | None:
+        known = None if self.trainer is None else self.trainer.lightning_module.dtype
+        return known if isinstance(known, torch.dtype) else None
 
     def images_of(self, part: Part, device: torch.device) -> Iterator[Tensor]:
         """Normalised images ``(b, K, H, W)`` of a set in the order of its rows, not augmented."""
-        return (self.normalize(b.images.to(device)) for b in self.in_order(part))
+        on_device = (b._replace(images=b.images.to(device)) for b in self.in_order(part))
+        return (self.transfer.batch(batch, self._dtype()).images for batch in on_device)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data: no positions, only which data they were."""

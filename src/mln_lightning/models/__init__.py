@@ -6,6 +6,7 @@ from mln_lightning.models.base import NoisyLabelModule
 from mln_lightning.models.coteaching import CoTeaching
 from mln_lightning.models.coteaching_plus import CoTeachingPlus
 from mln_lightning.models.dividemix import DivideMix
+from mln_lightning.models.dmlp import DMLP
 from mln_lightning.models.elr import ELR
 from mln_lightning.models.finetune import Finetune
 from mln_lightning.models.glc import GoldLossCorrection
@@ -15,6 +16,7 @@ from mln_lightning.models.loss_correction import BackwardCorrection, ForwardCorr
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.models.metalabelnet import MetaLabelNet
 from mln_lightning.models.mixup import Mixup
+from mln_lightning.models.mlc import MLC
 from mln_lightning.models.mlnt import MLNT
 from mln_lightning.models.mslc import MSLC
 from mln_lightning.models.mslg import MSLG
@@ -25,7 +27,9 @@ from mln_lightning.models.supervised import Supervised
 from mln_lightning.models.truncated_gce import TruncatedGCE
 
 __all__ = [
+    "DMLP",
     "ELR",
+    "MLC",
     "MLNT",
     "MSLC",
     "MSLG",

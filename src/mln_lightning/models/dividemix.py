@@ -105,7 +105,7 @@ class DivideMix(TwoNetworks):
         for row, network in enumerate((self.network, self.peer)):
             images = self.data.images_of(part, self.device)
             with evaluating(network):
-                logits = torch.cat([network(x.to(self.dtype)) for x in images])
+                logits = torch.cat([network(x) for x in images])
             losses = cross_entropy(logits[known.to(self.device)], labels, reduction="none")
             found = clean_probability(losses).to(self.clean_probability.dtype)
             self.clean_probability[row, index] = found

@@ -16,6 +16,7 @@ from mln_lightning.labels import LabelGenerator
 from mln_lightning.losses import Reduction, compatibility, entropy, forward_kl, reverse_kl
 from mln_lightning.meta import Backend, Buffers
 from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
+from mln_lightning.models.confident_meta import ConfidentMeta
 from mln_lightning.models.meta_module import MetaModule
 from mln_lightning.networks import evaluating, features, find_head, follow, head_of
 
@@ -68,6 +69,8 @@ class MetaLabelNet(MetaModule):
         hidden_dim: see `LabelGenerator`; needs ``generator_start="random"``.
         encoder: see `Encoder`.
         encoder_decay: of the moving average in every step, 0…1.
+        num_confident: None for a clean meta set; else none is looked at, and so many training
+            samples take its place after warm-up, see `ConfidentMeta`.
         head: dotted name of the network's last linear layer; None finds it.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
@@ -101,6 +104,7 @@ class MetaLabelNet(MetaModule):
         hidden_dim: int | None = None,
         encoder: Encoder = "frozen",
         encoder_decay: float = 0.999,
+        num_confident: int | None = None,
         head: str | None = None,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
@@ -174,9 +178,15 @@ class MetaLabelNet(MetaModule):
             self.encoder = copy.deepcopy(network).requires_grad_(False).eval()
         width = head_of(network, self.head).in_features
         self.generator = LabelGenerator(width, num_classes, hidden_dim)
+        self.confident = None if num_confident is None else ConfidentMeta(num_confident)
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """The paper's iteration: virtual update, meta loss, label update, conventional update."""
+        output: StepOutput = {}
+        if self.confident is not None:
+            batch, output = self.confident.batches(batch, self.data, self.draws())
+            if not len(batch["train"].index):
+                return self._no_step()
         train, meta = batch["train"], batch["meta"]
         encoded = self.encode(train.images)
         log_soft = self.generator(encoded)
@@ -209,6 +219,7 @@ class MetaLabelNet(MetaModule):
         if self.encoder is not None and self.encoder_decay is not None:
             follow(self.encoder, self.network, self.encoder_decay)
         return {
+            **output,
             "loss": loss.detach(),
             "logits": step.logits.detach(),
             "soft_labels": log_soft.exp(),
@@ -238,8 +249,16 @@ class MetaLabelNet(MetaModule):
         soft: Tensor = self.generator(self.encode(images)).exp()
         return soft
 
+    def on_fit_start(self) -> None:
+        """See `NoisyLabelModule`; with ``num_confident``, refuse data that are too few."""
+        super().on_fit_start()
+        if self.confident is not None:
+            self.confident.check(self.data)
+
     def on_warmup_end(self) -> None:
         """Freeze the warmed-up network as the encoder; start the label generator."""
+        if self.confident is not None:
+            self.confident.choose(self.network, self.data, self.device)
         if self.encoder is not None:
             self.encoder.load_state_dict(self.network.state_dict())
         if self.generator_start == "head":

@@ -46,7 +46,7 @@ class SOP(NoisyLabelModule):
         scheduler: SchedulerFactory | None = None,
         warmup_epochs: int = 0,
         u_lr: float = 10.0,
-        v_lr: float = 10.0,
+        v_lr: float = 100.0,
         start: float = 1e-8,
     ) -> None:
         super().__init__(

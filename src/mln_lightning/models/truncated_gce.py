@@ -80,9 +80,7 @@ class TruncatedGCE(NoisyLabelModule):
         """W ← [p_y > k], with the network as it is, on images as they are."""
         part = self.data.parts.train
         with evaluating(self.network):
-            logits = torch.cat(
-                [self.network(x.to(self.dtype)) for x in self.data.images_of(part, self.device)]
-            )
+            logits = torch.cat([self.network(x) for x in self.data.images_of(part, self.device)])
         # Samples without a label get some number; no step ever sees them.
         likelihood = log_likelihood(logits, part.labels.to(self.device).clamp(min=0))
         self.kept[part.index.to(self.device)] = likelihood > self.log_threshold
