@@ -5,7 +5,9 @@
 Counted on the digits with small_cnn and batches of 128, in steps of plain training (cross_entropy
 is 1): convolutions and matrix products of torch, so neither scikit-learn nor what is elementwise.
 Every stage but the last (keys `*_epochs`) is cut to two epochs, the last too: the first epoch has
-what a stage does once, the second stands for all others. A run is put together from them.
+what a stage does once, the second stands for all others. A run is put together from them. A method
+that finds next to nothing to learn from after so short a training (it selects samples by what the
+network is sure of) is run in full instead.
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ import argparse
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
+from statistics import mean
 
 import torch
 from hydra.utils import instantiate
@@ -44,16 +48,16 @@ class Stage:
         name: "warmup", …; "last" for the one that lasts to the end.
         epochs: how long it is in a default run.
         first: FLOPs of its first epoch.
-        other: FLOPs of each other epoch.
+        other: FLOPs of each other epoch, their mean if they were all measured.
     """
 
     name: str
     epochs: int
     first: int
-    other: int
+    other: float
 
     @property
-    def flops(self) -> int:
+    def flops(self) -> float:
         return self.first + (self.epochs - 1) * self.other if self.epochs else 0
 
 
@@ -91,18 +95,31 @@ def lengths(model: DictConfig, max_epochs: int) -> dict[str, int]:
     return {**found, "last": left}
 
 
-def measure(model: str, overrides: Sequence[str] = ()) -> list[Stage]:
+def measure(model: str, overrides: Sequence[str] = (), *, in_full: bool = False) -> list[Stage]:
     """The stages of a default run of a method.
 
     Args:
         model: as in `model=<name>`.
         overrides: of the command line.
+        in_full: do the whole run.
     """
     cfg = compose([f"model={model}", *NOISE, *overrides])
     stages = lengths(cfg.model, cfg.trainer.max_epochs)
+    done = stages if in_full else dict.fromkeys(stages, _EACH)
     for name in stages:
         if name != "last":
-            cfg.model[f"{name}_epochs"] = _EACH
+            cfg.model[f"{name}_epochs"] = done[name]
+    flops = iter(epoch_flops(cfg, sum(done.values())))
+    found = {name: list(islice(flops, epochs)) for name, epochs in done.items()}
+    return [
+        Stage(name, stages[name], first, mean(others or [first]))
+        for name, (first, *others) in found.items()
+        if done[name]
+    ]
+
+
+def epoch_flops(cfg: DictConfig, max_epochs: int) -> list[int]:
+    """FLOPs of each epoch of a fit of a composed configuration."""
     torch.manual_seed(0)
     data: NoisyLabelDataModule = instantiate(cfg.dataset, _partial_=True)(
         noise=instantiate(cfg.noise)
@@ -111,7 +128,7 @@ def measure(model: str, overrides: Sequence[str] = ()) -> list[Stage]:
     with FlopCounterMode(display=False) as counter:
         flops = EpochFlops(counter)
         Trainer(
-            max_epochs=_EACH * len(stages),
+            max_epochs=max_epochs,
             accelerator="cpu",
             logger=False,
             callbacks=[Reseed(0), flops],
@@ -121,11 +138,12 @@ def measure(model: str, overrides: Sequence[str] = ()) -> list[Stage]:
             num_sanity_val_steps=0,
             limit_val_batches=0,
         ).fit(learner, datamodule=data)
-    found = flops.epochs()
-    return [
-        Stage(name, epochs, *found[_EACH * i : _EACH * (i + 1)])
-        for i, (name, epochs) in enumerate(stages.items())
-    ]
+    return flops.epochs()
+
+
+def idle(stages: Sequence[Stage], plain: Sequence[Stage]) -> bool:
+    """Whether some stage had hardly anything to learn from: less than a forward of its images."""
+    return any(stage.other < plain[0].other / 3 for stage in stages)
 
 
 def in_plain_steps(stages: Sequence[Stage], plain: Sequence[Stage]) -> float:
@@ -157,6 +175,8 @@ def main() -> None:
     costs: dict[str, float] = {}
     for name in names:
         stages = measure(name)
+        if idle(stages, plain):
+            stages = measure(name, in_full=True)
         costs[name] = in_plain_steps(stages, plain)
         print(row(name, stages, plain), flush=True)
     if output is not None:

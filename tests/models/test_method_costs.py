@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.method_costs import Stage, in_plain_steps, lengths, measure, row
+from benchmarks.method_costs import Stage, idle, in_plain_steps, lengths, measure, row
 from mln_lightning.models import Supervised
 from mln_lightning.networks import evaluating
 
@@ -71,3 +71,12 @@ def test_metalabelnet_is_as_dear_as_its_steps(plain: list[Stage]) -> None:
     assert warmup.other == plain[0].other
     assert last.other == pytest.approx(3.67 * plain[0].other, rel=0.02)
     assert in_plain_steps([warmup, last], plain) == pytest.approx(0.4 + 0.6 * 3.67, rel=0.02)
+
+
+def test_a_run_in_full_has_the_same_cost(plain: list[Stage]) -> None:
+    overrides = ("dataset=blobs", "trainer.max_epochs=4", "model.warmup_epochs=2")
+    whole = measure("finetune", overrides, in_full=True)
+    assert whole == measure("finetune", overrides)
+    assert [stage.epochs for stage in whole] == [2, 2]
+    assert not idle(whole, plain)
+    assert idle([*whole, Stage("last", 3, 9, 0)], plain)
