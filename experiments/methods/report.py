@@ -76,7 +76,7 @@ def groups(rows: Sequence[Row]) -> dict[str, list[str]]:
 
 
 def cost(costs: Sequence[Row], model: str) -> str:
-    found = [row["plain_steps"] for row in costs if row["model"] == model]
+    found = [row["flops_plain_steps"] for row in costs if row["model"] == model]
     return f"{float(found[0]):.1f}" if found else "–"
 
 
