@@ -270,6 +270,20 @@ def test_arguments_out_of_range_are_refused(arguments: dict[str, object], senten
         ForwardCorrection(network(), C, SGD, **arguments)  # type: ignore[arg-type]
 
 
+def test_backward_is_bounded_by_its_floor() -> None:
+    """Sure of a class that was not observed: −log p is 200 there, and 16.1 at most with a floor."""
+    logits, label = torch.tensor([[200.0, 0.0, 0.0]]), torch.tensor([1])
+    inverse = torch.linalg.inv(T)
+    for floor, worst in ((1e-7, 16.1181), (0.0, 200.0)):
+        model = BackwardCorrection(network(), C, SGD, transition=T, floor=floor)
+        expected = inverse[1, 1:].sum() * worst
+        torch.testing.assert_close(
+            model.corrected_loss(logits, label), expected.float(), rtol=1e-4, atol=0
+        )
+    with pytest.raises(ValueError, match=r"floor must be at least 0 and below 1, got 1\.5"):
+        BackwardCorrection(network(), C, SGD, transition=T, floor=1.5)
+
+
 def test_backward_refuses_a_matrix_without_inverse() -> None:
     alike = symmetric(C, 2 / 3)
     ForwardCorrection(network(), C, SGD, transition=alike)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -25,21 +27,27 @@ def forward_correction(logits: Tensor, labels: Tensor, *, transition: Tensor) ->
     return -(log_p + transition.log().T[labels]).logsumexp(dim=1).mean()
 
 
-def backward_correction(logits: Tensor, labels: Tensor, *, inverse: Tensor) -> Tensor:
+def backward_correction(
+    logits: Tensor, labels: Tensor, *, inverse: Tensor, floor: float = 0.0
+) -> Tensor:
     """Σ_c T⁻¹[y, c] · (−log p_c): its mean over observed labels is the loss of the clean label.
 
-    Patrini et al., CVPR 2017, theorem 1. Entries of the inverse are negative, so there is no lower
-    bound: a network that can be sure of wrong labels drives it to −∞.
+    Patrini et al., CVPR 2017, theorem 1. Entries of the inverse are negative, so without a floor a
+    network that can be sure of wrong labels drives it to −∞.
 
     Args:
         logits: ``(B, C)`` of the classifier.
         labels: ``(B,)`` observed labels, in 0…C-1.
         inverse: ``(C, C)``, T⁻¹.
+        floor: probabilities below it count as this much, which bounds the loss of a class; the
+            theorem holds for that loss too. The published code uses 1e-7. Zero is no bound.
 
     Returns:
         ``()`` of either sign.
     """
     log_p = _log_softmax_at_least_as_precise(logits, inverse)
+    if floor:
+        log_p = log_p.clamp(min=math.log(floor))
     return -(inverse[labels] * log_p).sum(dim=1).mean()
 
 

@@ -128,7 +128,7 @@ class ForwardCorrection(NoisyLabelModule):
 class BackwardCorrection(ForwardCorrection):
     """The loss of every class, mixed by the inverse of the transition matrix.
 
-    Patrini et al., CVPR 2017, theorem 1: unbiased, but not bounded below.
+    Patrini et al., CVPR 2017, theorem 1: unbiased, but what bounds it is the floor alone.
 
     Args:
         network: see `ForwardCorrection`, as all that follows.
@@ -138,6 +138,8 @@ class BackwardCorrection(ForwardCorrection):
             identity if it needs that.
         outliers: in [0, 1).
         restart: whether to start over.
+        floor: probabilities below it count as this much in the loss, 0…1; the published code uses
+            1e-7, 0 bounds nothing.
         scheduler: see `NoisyLabelModule`.
         warmup_epochs: at least 0.
 
@@ -156,6 +158,7 @@ class BackwardCorrection(ForwardCorrection):
         transition: Tensor | Literal["anchor", "meta"],
         outliers: float = 0.0,
         restart: bool = True,
+        floor: float = 1e-7,
         scheduler: SchedulerFactory | None = None,
         warmup_epochs: int = 1,
     ) -> None:
@@ -169,6 +172,9 @@ class BackwardCorrection(ForwardCorrection):
             scheduler=scheduler,
             warmup_epochs=warmup_epochs,
         )
+        if not 0 <= floor < 1:
+            raise ValueError(f"floor must be at least 0 and below 1, got {floor}.")
+        self.floor = floor
         self.register_buffer("inverse", inverse_transition(self.transition))
 
     def use(self, transition: Tensor) -> None:
@@ -178,4 +184,4 @@ class BackwardCorrection(ForwardCorrection):
 
     def corrected_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits ``(B, C)`` and observed labels ``(B,)`` ↦ Σ_c T⁻¹[y, c] · (−log p_c), ``()``."""
-        return backward_correction(logits, labels, inverse=self.inverse)
+        return backward_correction(logits, labels, inverse=self.inverse, floor=self.floor)
