@@ -19,10 +19,11 @@ import sys
 from collections import defaultdict
 from pathlib import Path
 from statistics import mean
-from typing import Any
+from typing import cast
 
-import yaml
 from omegaconf import OmegaConf
+
+from mln_lightning.config import compose
 
 HERE = Path(__file__).parent
 TUNED = HERE.parents[1] / "conf" / "tuned"
@@ -34,8 +35,8 @@ Setting = tuple[str, ...]
 
 def grids() -> dict[str, dict[str, list[str]]]:
     """Key → two values, by method; the first value is the default."""
-    found: dict[str, dict[str, list[str]]] = yaml.safe_load((HERE / "grids.yaml").read_text())
-    return found
+    loaded = OmegaConf.to_container(OmegaConf.load(HERE / "grids.yaml"))
+    return cast(dict[str, dict[str, list[str]]], loaded)
 
 
 def settings(grid: dict[str, list[str]]) -> list[Setting]:
@@ -90,29 +91,41 @@ def table(rows: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write_tuned(model: str, setting: Setting) -> None:
-    """conf/tuned/methods_<model>.yaml, or nothing where the defaults are chosen."""
-    path = TUNED / f"methods_{model}.yaml"
-    path.unlink(missing_ok=True)
-    default = settings(grids()[model])[0]
-    changed = [change for change in setting if change not in default]
-    if changed:
-        values: Any = OmegaConf.to_container(OmegaConf.from_dotlist(changed))
-        text = yaml.safe_dump(values, sort_keys=False)
-        head = "# @package _global_\n# Chosen on validation labels: experiments/methods_tuning.\n"
-        path.write_text(head + text)
+def tuned_text(model: str, setting: Setting) -> str:
+    """The content of conf/tuned/methods_<model>.yaml; "" where a method keeps its defaults."""
+    own = compose([f"model={model}"]).model
+    values = OmegaConf.from_dotlist(list(setting))
+    changed = [
+        change
+        for change in setting
+        if OmegaConf.select(values, key := change.partition("=")[0])
+        != OmegaConf.select(own, key.removeprefix("model."))
+    ]
+    if not changed:
+        return ""
+    head = "# @package _global_\n# Chosen on validation labels: experiments/methods_tuning.\n"
+    return head + OmegaConf.to_yaml(OmegaConf.from_dotlist(changed))
+
+
+def read() -> list[dict[str, str]]:
+    with (HERE / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def choose() -> None:
-    with (HERE / "results.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read()
     TUNED.mkdir(exist_ok=True)
     for model, found in scores(rows).items():
-        write_tuned(model, best(found, settings(grids()[model])))
+        path = TUNED / f"methods_{model}.yaml"
+        text = tuned_text(model, best(found, settings(grids()[model])))
+        if text:
+            path.write_text(text)
+        else:
+            path.unlink(missing_ok=True)
     page = HERE / "README.md"
     head, mark, rest = page.read_text().partition("<!-- table -->\n")
     _, end, tail = rest.partition("<!-- /table -->")
-    page.write_text(f"{head}{mark}{table(rows)}{end}{tail}")
+    page.write_text(f"{head}{mark}\n{table(rows)}\n{end}{tail}")
 
 
 def main() -> None:
