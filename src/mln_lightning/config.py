@@ -213,10 +213,9 @@ def current_job(cfg: DictConfig) -> Job:
     }
     # An optional choice that no folder of configs has was not composed.
     folders = [Path(source.path) for source in hydra.runtime.config_sources]
-    if not any(
-        (folder / "preset" / f"{choices.get('preset')}.yaml").is_file() for folder in folders
-    ):
-        choices.pop("preset", None)
+    for group in ("preset", "tuned"):
+        if not any((folder / group / f"{choices.get(group)}.yaml").is_file() for folder in folders):
+            choices.pop(group, None)
     return Job(cfg, Path(hydra.runtime.output_dir), choices, list(hydra.overrides.task))
 
 

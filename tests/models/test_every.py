@@ -80,6 +80,7 @@ def fit(
             "rate=0.3",
             "dataset.meta_batch_size=9",  # not the size of the training batch
             f"trainer.max_epochs={EPOCHS}",
+            "model.network.width=8",
         ]
     )
     for key in cfg.model:  # stages are told by how long they take
@@ -89,6 +90,7 @@ def fit(
     data = instantiate(cfg.dataset, _partial_=True)(noise=instantiate(cfg.noise))
     model: NoisyLabelModule = instantiate(cfg.model)
     before = {name: value.clone() for name, value in model.state_dict().items()}
+    history = History()
     trainer = Trainer(
         max_epochs=EPOCHS,
         accelerator="cpu",
@@ -101,13 +103,14 @@ def fit(
         callbacks=[
             Reseed(0),
             LabelQualityCurve(cfg.dataset.info.num_classes),
-            History(),
+            history,
             *extra,
         ],
     )
     trainer.fit(model, datamodule=data, ckpt_path=resume)
     model.check_finite()
-    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    after_warmup = history.rows[cfg.model.get("warmup_epochs", 0) :]
+    logged = {name: float(value) for row in after_warmup for name, value in row.items()}
     per_epoch = len(data.train_dataloader()["train"])
     return Fit(
         before, model.state_dict(), trainer.global_step, per_epoch, trainer.current_epoch, logged

@@ -91,8 +91,8 @@ def fit(model: MetaModule, given: Sequence[TrainBatch]) -> tuple[list[StepOutput
     steps: list[MetaStep] = []
     real = model.meta_gradient
 
-    def recorded(*args: object) -> MetaStep:
-        steps.append(real(*args))  # type: ignore[arg-type]
+    def recorded(*args: object, **options: object) -> MetaStep:
+        steps.append(real(*args, **options))  # type: ignore[arg-type]
         return steps[-1]
 
     model.meta_gradient = recorded  # type: ignore[method-assign]
