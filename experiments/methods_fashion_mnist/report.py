@@ -1,4 +1,4 @@
-"""The table of this experiment from its results.csv: python experiments/methods_fashion_mnist/report.py.
+"""The table of this experiment from results.csv: methods_fashion_mnist/report.py.
 
 Writes it between its marks in this folder's README.md and in the project's.
 """

@@ -116,7 +116,9 @@ def test_a_run_that_diverges_does_not_stop_the_others(tmp_path: Path) -> None:
         ("export", "the same command continues from outputs/"),
     ],
 )
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_outside_training_is_one_sentence_too(
     tmp_path: Path, where: str, said: str, number: int
 ) -> None:

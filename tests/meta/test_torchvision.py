@@ -8,7 +8,7 @@ from torchvision import models
 
 from tests.meta.problems import problem, relative
 
-SLOW = ("resnet50", "densenet121", "efficientnet_b0", "convnext_tiny", "swin_t")
+SLOW = ("vit_b_16", "resnet50", "densenet121", "efficientnet_b0", "convnext_tiny", "swin_t")
 
 
 def network(name: str) -> nn.Module:
@@ -27,7 +27,7 @@ def difference(jvp: nn.Module, autograd: nn.Module) -> float:
 
 @pytest.mark.parametrize(
     "name",
-    ["resnet18", "vit_b_16", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
+    ["resnet18", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)],
 )
 def test_forward_mode_equals_autograd(name):
     net = network(name)

@@ -56,14 +56,8 @@ def test_live_memory():
     assert count(PublishedStep(CNN6(SHAPE, 10)), batch).live_bytes > 4 * base
 
 
-@pytest.mark.parametrize(
-    "backend",
-    [
-        "jvp",
-        pytest.param("autograd", marks=pytest.mark.slow),
-        pytest.param("finite_difference", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jvp", "autograd", "finite_difference"])
 def test_no_memory_growth_over_200_steps(backend):
     batch = random_batch(SMALL, 4)
     step = metalabelnet(SmallCNN(SMALL, 10), backend)
