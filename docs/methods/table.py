@@ -99,19 +99,18 @@ def read_pages(folder: Path = HERE) -> list[Page]:
 
 
 def table(pages: Sequence[Page], folder: str) -> str:
-    """Markdown, a row per page.
+    """Markdown, a row per page; papers only beside the pages.
 
     Args:
         pages: in order.
         folder: where the pages lie, seen from the file that shows the table; "" or with a slash.
     """
-    rows = ["| method | idea | needs | cost | paper |", "| --- | --- | --- | --- | --- |"]
-    rows += [
-        f"| [{page.name}]({folder}{page.model}.md) `{page.model}` "
-        f"| {page.idea} | {page.needs} | {page.cost} | {page.paper} |"
-        for page in pages
-    ]
-    return "\n".join(rows) + "\n"
+    header = ["method", "idea", "needs", "cost", *([] if folder else ["paper"])]
+    rows = [header, ["---"] * len(header)]
+    for page in pages:
+        name = f"[{page.name}]({folder}{page.model}.md) `{page.model}`"
+        rows.append([name, page.idea, page.needs, page.cost, *([] if folder else [page.paper])])
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
 
 
 def filled(text: str, content: str) -> str:
