@@ -120,7 +120,8 @@ def test_what_a_page_says(script: ModuleType, tmp_path: Path) -> None:
     assert set(mine.mentioned) == {*mine.options, "other"}
     rows = script.table([mine], "docs/methods/").splitlines()
     assert rows[2:] == [
-        "| [Mine](docs/methods/mine.md) `mine` | a batch a day | two networks, noise rate | `6F + 3F` |"
+        "| [Mine](docs/methods/mine.md) `mine` | a batch a day | two networks, noise rate "
+        "| `6F + 3F` |"
     ]
     rows = script.table([mine], "").splitlines()
     assert rows[2:] == [
