@@ -77,6 +77,7 @@ def test_missing_and_damaged_data(
     assert trained_files(tmp_path) == []
 
 
+@pytest.mark.slow
 def test_checkpoints_of_something_else(
     refused: Callable[..., str], trained: Path, tmp_path: Path
 ) -> None:
