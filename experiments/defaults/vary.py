@@ -25,17 +25,11 @@ CHANGES: tuple[tuple[str, ...], ...] = (
     ("model.virtual_lr=0.1",),
     ("model.virtual_lr=0.3",),
     ("model.virtual_lr=3",),
-    ("model.virtual_lr=current",),
     ("model.warmup_epochs=4",),
     ("model.warmup_epochs=12",),
     ("model.meta_buffers=share",),
     ("model.generator_start=random",),
     ("model.meta_weight=0",),
-    ("model.regenerate_labels=false",),
-    ("model.kl_direction=forward",),
-    ("model.encoder=current",),
-    ("model.encoder=average",),
-    ("model.compatibility_weight=0.1",),
 )
 
 Row = dict[str, str]
