@@ -54,6 +54,7 @@ def test_damaged_files_stop_a_run_or_are_left_out_and_listed(
     )
 
 
+@pytest.mark.slow
 def test_the_cache_changes_nothing(mln: Call, photos: Path, outputs: Path) -> None:
     (photos / own_images.CLASSES[0] / "Bild 9.jpg").unlink()
     assert mln(*TINY) == 0

@@ -102,6 +102,7 @@ def on_a_terminal(folder: Path, columns: int, *arguments: str) -> tuple[int, str
     return ended.code, received.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_bars_that_fit(tmp_path: Path) -> None:
     code, shown = on_a_terminal(tmp_path, 80, *SMALL, "trainer.accelerator=cpu")
     assert code == 0, shown

@@ -79,9 +79,8 @@ def test_killed_and_continued(tmp_path: Path) -> None:
         assert f"| 1 | {accuracy} |" in line
 
 
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_the_sweep_with_a_checkpoint(tmp_path: Path, number: int) -> None:
     ended = command(tmp_path, *GRID, strike=Strike(IN_THE_THIRD_RUN, number))
     assert ended.code == 128 + number

@@ -73,6 +73,7 @@ def test_metalabelnet_is_as_dear_as_its_steps(plain: list[Stage]) -> None:
     assert in_plain_steps([warmup, last], plain) == pytest.approx(0.4 + 0.6 * 3.67, rel=0.02)
 
 
+@pytest.mark.slow
 def test_a_run_in_full_has_the_same_cost(plain: list[Stage]) -> None:
     overrides = ("dataset=blobs", "trainer.max_epochs=4", "model.warmup_epochs=2")
     whole = measure("finetune", overrides, in_full=True)
