@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from mln_lightning.seeding import beta
 
 
 def sharpen(probabilities: Tensor, temperature: float) -> Tensor:
@@ -31,8 +32,7 @@ def mixup(
         alpha: α, positive.
         generator: of the CPU; gives λ, then π.
     """
-    seed = int(torch.randint(2**62, (), generator=generator))  # torch's own Beta takes no generator
-    drawn = np.random.default_rng(seed).beta(alpha, alpha)
+    drawn = beta(alpha, generator)
     share = max(drawn, 1 - drawn)
     other = torch.randperm(len(images), generator=generator).to(images.device)
     return (

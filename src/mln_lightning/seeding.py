@@ -7,6 +7,7 @@ Flood, OOPSLA 2014), once on Python integers and once on tensors.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +36,17 @@ def derive_seed(*counters: int) -> int:
 def generator(*counters: int) -> torch.Generator:
     """A fresh CPU generator seeded with `derive_seed`."""
     return torch.Generator().manual_seed(derive_seed(*counters))
+
+
+def beta(alpha: float, draws: torch.Generator) -> float:
+    """One number of Beta(α, α), from a generator, which torch's own distribution cannot take.
+
+    Args:
+        alpha: α, positive.
+        draws: of the CPU.
+    """
+    seed = int(torch.randint(2**62, (), generator=draws))
+    return float(np.random.default_rng(seed).beta(alpha, alpha))
 
 
 def hashed_bits(key: int, counters: Tensor) -> Tensor:

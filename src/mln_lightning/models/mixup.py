@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
+from mln_lightning.seeding import beta
 
 
 class Mixup(NoisyLabelModule):
@@ -61,5 +61,4 @@ class Mixup(NoisyLabelModule):
         """λ, one for the batch, and the other image of every sample, ``(B,)``."""
         draws = self.draws()
         partners = torch.randperm(size, generator=draws)
-        seed = int(torch.randint(2**62, (), generator=draws))  # torch draws no Beta from it
-        return float(np.random.default_rng(seed).beta(self.mixup_alpha, self.mixup_alpha)), partners
+        return beta(self.mixup_alpha, draws), partners
