@@ -107,6 +107,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(tmp_path: Path) -> None:
     assert ended.err.startswith("failed: The loss was not finite")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("where", "said"),
     [
@@ -115,9 +116,7 @@ def test_a_run_that_diverges_does_not_stop_the_others(tmp_path: Path) -> None:
         ("export", "the same command continues from outputs/"),
     ],
 )
-@pytest.mark.parametrize(
-    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_outside_training_is_one_sentence_too(
     tmp_path: Path, where: str, said: str, number: int
 ) -> None:
