@@ -1,4 +1,4 @@
-"""What all learning methods share: warm-up, stepping and evaluation."""
+"""What all learning methods share: warm-up and stepping."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from collections.abc import Callable, Iterable
 from typing import ClassVar
 
 import torch
-from lightning.pytorch import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
 from mln_lightning.data.datamodule import NoisyLabelDataModule
 from mln_lightning.models.epoch_means import EpochMeans
+from mln_lightning.models.evaluated import EvaluatedModule
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -27,8 +26,8 @@ class NonFiniteLossError(ValueError):
     """A loss was NaN or infinite; the message names the step and what to do."""
 
 
-class NoisyLabelModule(LightningModule, ABC):
-    """Warm-up, manual optimisation, evaluation and epoch means, shared by all methods.
+class NoisyLabelModule(EvaluatedModule, ABC):
+    """Warm-up, manual optimisation and epoch means, shared by all methods.
 
     A method implements `noisy_step`; until ``warmup_epochs`` have passed, every step is a
     cross-entropy step on the observed labels instead. ``global_step`` counts batches.
@@ -60,24 +59,16 @@ class NoisyLabelModule(LightningModule, ABC):
         scheduler: SchedulerFactory | None = None,
         warmup_epochs: int = 0,
     ) -> None:
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}.")
         if warmup_epochs < 0:
             raise ValueError(f"warmup_epochs must be 0 or more, got {warmup_epochs}.")
-        super().__init__()
+        super().__init__(network, num_classes)
         self.automatic_optimization = False
-        self.network = network
-        self.num_classes = num_classes
         self.warmup_epochs = warmup_epochs
         self.warmed_up = False
         self._some_unlabelled = True  # as far as is known
         self._optimizer = optimizer
         self._scheduler = scheduler
         self.epoch_means = EpochMeans()
-        self.val_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.test_confusion = MulticlassConfusionMatrix(num_classes)
-        self.confusion: Tensor | None = None  # of the last test, (C, C) counts, rows = clean class
         self._prepared = False
 
     def setup(self, stage: str) -> None:
@@ -233,48 +224,6 @@ class NoisyLabelModule(LightningModule, ABC):
         schedule = self.lr_schedulers()
         if isinstance(schedule, LRScheduler):
             schedule.step()
-
-    # -- evaluation -----------------------------------------------------------------------------
-
-    def classifier(self) -> nn.Module:
-        """The network that is evaluated and exported."""
-        return self.network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, C)`` of the classifier for normalised images ``(B, K, H, W)``."""
-        logits: Tensor = self.classifier()(images)
-        return logits
-
-    @torch.no_grad()
-    def soft_labels(self, images: Tensor) -> Tensor:
-        """``(B, K, H, W)`` → the soft labels ``(B, C)`` this method would train on, probabilities.
-
-        A method without soft labels answers with its classifier's probabilities.
-        """
-        probabilities: Tensor = self(images).softmax(dim=1)
-        return probabilities
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy against the *observed* labels of the validation part."""
-        self.val_accuracy.update(self(batch.images), batch.labels)
-
-    def on_validation_epoch_end(self) -> None:
-        """Log ``val/accuracy``."""
-        self.log("val/accuracy", self.val_accuracy.compute())
-        self.val_accuracy.reset()
-
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accuracy and confusions on the clean test set."""
-        logits = self(batch.images)
-        self.test_accuracy.update(logits, batch.labels)
-        self.test_confusion.update(logits, batch.labels)
-
-    def on_test_epoch_end(self) -> None:
-        """Log ``test/accuracy``, and keep the confusion matrix."""
-        self.log("test/accuracy", self.test_accuracy.compute(), logger=False)
-        self.confusion = self.test_confusion.compute().cpu()
-        self.test_accuracy.reset()
-        self.test_confusion.reset()
 
     # -- checkpoints ------------------------------------------------------------------------------
 
