@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from mln_lightning.callbacks import Checkpoint, History
+from mln_lightning.callbacks import Checkpoint, CompilePieces, History
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.evaluation import final_metrics, soft_test_labels
 from mln_lightning.export import (
@@ -77,6 +77,8 @@ def run_job(
         write_atomically(run_dir / UNREADABLE, "\n".join(data.unreadable) + "\n")
 
     callbacks: list[Callback] = list(instantiate(cfg.callbacks).values())
+    if cfg.compile:
+        callbacks.insert(0, CompilePieces())  # before anything draws random numbers for the step
     history = next(c for c in callbacks if isinstance(c, History))
     checkpoint = next(c for c in callbacks if isinstance(c, Checkpoint))
     logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None

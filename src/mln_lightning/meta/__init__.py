@@ -5,6 +5,8 @@ Imports nothing but torch.
 
 from __future__ import annotations
 
+from mln_lightning.meta.compiled_tangent import compile_stateless
+from mln_lightning.meta.compiling import COMPILER, compile_network, eagerly, is_compiled
 from mln_lightning.meta.stateless import (
     Buffers,
     Params,
@@ -17,6 +19,7 @@ from mln_lightning.meta.step import MetaStep, Reduce, Update, meta_step
 from mln_lightning.meta.tangent import Backend
 
 __all__ = [
+    "COMPILER",
     "Backend",
     "Buffers",
     "MetaStep",
@@ -25,6 +28,10 @@ __all__ = [
     "Stateless",
     "Update",
     "along",
+    "compile_network",
+    "compile_stateless",
+    "eagerly",
+    "is_compiled",
     "meta_step",
     "stateless",
     "virtual_update",

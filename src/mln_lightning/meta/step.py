@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mln_lightning.meta.compiling import eagerly, is_compiled
 from mln_lightning.meta.randomness import preserved, random_state, restore
 from mln_lightning.meta.sharing import Recorder
 from mln_lightning.meta.stateless import Params, Stateless, call, virtual_update
@@ -101,7 +102,8 @@ def meta_step(
 
     buffers, draws = network.snapshot(), random_state(images.device)
     recorder = Recorder()
-    if backend == "jvp" and "jvp" not in network.unsupported:
+    # Nothing can look into compiled code.
+    if backend == "jvp" and "jvp" not in network.unsupported and not is_compiled(network.network):
         with recorder:
             logits = network(params, images)
     else:
@@ -131,7 +133,14 @@ def meta_step(
         return call(network.network, point, copies, images)
 
     with preserved(images.device):
-        tangent = logit_tangent(backend, network.unsupported, forward, params, direction, recorder)
+        if backend == "jvp" and network.tangent is not None:
+            restore(draws)
+            tangent = network.tangent(params, direction, buffers, images)
+        else:
+            with eagerly(network.network):
+                tangent = logit_tangent(
+                    backend, network.unsupported, forward, params, direction, recorder
+                )
     grads = _label_gradient(pull, wrt, tangent.to(pull.dtype))
     factor = -lr * length / scale
     meta_grads = tuple(g * factor for g in grads)

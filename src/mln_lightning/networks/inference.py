@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
+from mln_lightning.meta import eagerly
+
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
@@ -15,7 +17,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eagerly(network):
             yield
     finally:
         for module, mode in training.items():
