@@ -73,6 +73,7 @@ def eagerly(network: nn.Module) -> Iterator[None]:
 
 def say_why(what: str, error: Exception) -> None:
     """Warn in one sentence that something runs eagerly, with the first line of the reason."""
+    error = getattr(error, "inner_exception", error)  # without the compiler's own framing
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     reason = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
     warnings.warn(f"{what}, and runs without ({reason[:200]}).", stacklevel=3)
