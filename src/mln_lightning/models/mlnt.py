@@ -156,8 +156,10 @@ class MLNT(NoisyLabelModule):
             found = _log_probabilities(self._at_virtual(leaves, train.images))
             apart = kl_div(found, target, reduction="batchmean", log_target=True)
             total += apart.detach() / self.num_synthetic
-            for name, grad in _gradient(apart, leaves).items():
-                v[name].add_(grad, alpha=1 / self.num_synthetic)
+            grads = _gradient(apart, leaves)
+            torch._foreach_add_(
+                list(v.values()), list(grads.values()), alpha=1 / self.num_synthetic
+            )
         return total, v
 
     def synthetic_labels(self, train: Batch, draws: torch.Generator) -> Tensor:
