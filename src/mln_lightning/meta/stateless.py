@@ -119,7 +119,8 @@ def along(params: Params, grads: Params) -> Tensor:
 
     Args:
         params: θ by name.
-        grads: v by name, a subset of the names in ``params``; at least one.
+        grads: v by name, a subset of the names in ``params``; at least one. They are used up: the
+            backward pass, of which there can be only one, scales them in place.
     """
     found: Tensor = _Along.apply(tuple(grads.values()), *(params[name] for name in grads))
     return found
@@ -135,4 +136,6 @@ class _Along(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *torch._foreach_mul(ctx.grads, factor)
+        grads, ctx.grads = ctx.grads, ()
+        torch._foreach_mul_(grads, factor)
+        return None, *grads

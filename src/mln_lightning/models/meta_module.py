@@ -161,6 +161,7 @@ class MetaModule(NoisyLabelModule, ABC):
             The step, whose ``logits`` the conventional loss reuses; without their graph if the
             network has moved.
         """
+        self._network_optimizer().zero_grad()  # memory: the last step's gradients have been used
         params: Params = dict(self.network.named_parameters())
         update = None
         if student_first:
@@ -193,6 +194,7 @@ class MetaModule(NoisyLabelModule, ABC):
         for name, grad in grads.items():
             parameters[name].grad = grad
         optimizer.step()
+        optimizer.zero_grad()  # memory for the meta loss
         return {name: p.detach() for name, p in parameters.items()}
 
     def virtual_step_size(self) -> float:
@@ -205,7 +207,7 @@ class MetaModule(NoisyLabelModule, ABC):
         """A loss ``()`` of value 0 with gradient v: lets `descend` add a gradient that is known.
 
         Args:
-            grads: v by the parameters' names, such as `MetaStep.virtual_grads`.
+            grads: v by the parameters' names, such as `MetaStep.virtual_grads`; used up.
         """
         return along(dict(self.network.named_parameters()), grads)
 

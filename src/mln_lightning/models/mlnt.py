@@ -168,8 +168,8 @@ class MLNT(NoisyLabelModule):
         chosen = torch.randperm(size, generator=draws)[: int(self.synthetic_rate * size)]
         which = torch.randint(NEIGHBOURS, (len(chosen),), generator=draws)
         labels = train.labels.clone()
-        rows = chosen.to(labels.device)
-        labels[rows] = self.neighbour_labels[train.index[rows], which.to(labels.device)]
+        rows, which = (drawn.to(labels.device, non_blocking=True) for drawn in (chosen, which))
+        labels[rows] = self.neighbour_labels[train.index[rows], which]
         return labels
 
     def ramp(self) -> float:
