@@ -14,7 +14,7 @@ from mln_lightning.meta.stateless import Params, Stateless, call, copies, virtua
 from mln_lightning.meta.tangent import BACKENDS, Backend, logit_tangent
 
 Reduce = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""Mean of each tensor over the processes; returns the same number of tensors."""
+"""Sum of each tensor over the processes; returns the same number of tensors."""
 
 Update = Callable[[dict[str, Tensor]], Params]
 """Gradients of the training loss by name ↦ all parameters after the step, in new tensors."""
@@ -24,8 +24,8 @@ class MetaStep(NamedTuple):
     """What `meta_step` or `plain_step` found.
 
     Attributes:
-        meta_loss: ``()`` on the meta batch at the virtual parameters, detached; None in a plain
-            step.
+        meta_loss: ``()`` on the meta batch at the virtual parameters, detached; with ``reduce``
+            this process's part of it; None in a plain step.
         grads: its derivatives, one per tensor in ``wrt`` and of its shape; none in a plain step.
         logits: ``(B, C)`` of the training batch at θ with their graph, for the conventional loss,
             or without it, see ``graph``; float32 or float64, also under autocast.
@@ -88,7 +88,9 @@ def meta_step(
         update: takes the step in place of θ − lr · ∂ℓ/∂θ; anything whose derivative in the gradient
             is −lr, such as a step of SGD with momentum and weight decay.
         backend: see `Backend`; an unsupported one is replaced by the next, with one warning.
-        reduce: mean over processes, applied to the virtual gradient, v and φ's gradient.
+        reduce: sum over processes, applied to the virtual gradient and to v. Each process then has
+            its part of both losses, whose sums are the losses of the whole batches, and ``grads``
+            are what its own part of the training loss contributes.
         scale: factor on both losses while they are differentiated, divided out afterwards; for
             float16, where small gradients vanish. A result that overflowed is not finite.
         graph: whether the logits returned have their graph; without it memory is let go early.
@@ -107,7 +109,7 @@ def meta_step(
     names = [name for name, p in params.items() if p.requires_grad]
     if not names:
         raise ValueError("No tensor in params requires grad, so there is no virtual step to take.")
-    mean = reduce or _identity
+    total = reduce or _identity
 
     buffers, draws = network.snapshot(), random_state(images.device)
     recorder = Recorder()
@@ -122,11 +124,11 @@ def meta_step(
 
     step = update or (lambda grads: virtual_update(params, grads, lr))
     keep = graph and not lean
-    virtual = _virtual(params, names, logits, pull.detach(), mean, step, scale, keep=keep)
+    virtual = _virtual(params, names, logits, pull.detach(), total, step, scale, keep=keep)
     if not keep:
         logits = logits.detach()
     loss = meta_loss(virtual)
-    v = _gradient(loss * scale, [virtual[name] for name in names], None, mean, scale)
+    v = _gradient(loss * scale, [virtual[name] for name in names], None, total, scale)
     loss = loss.detach()
     del virtual
 
@@ -146,7 +148,7 @@ def meta_step(
             logits = _at_least_float32(forward(params))
     grads = _label_gradient(pull, wrt, tangent.to(pull.dtype))
     factor = -lr * length / scale
-    meta_grads = tuple(mean(torch._foreach_mul(grads, factor)))
+    meta_grads = tuple(torch._foreach_mul(grads, factor))
     torch._foreach_mul_(list(direction.values()), unit)
     return MetaStep(loss, meta_grads, logits, direction)
 
@@ -156,7 +158,7 @@ def _virtual(
     names: list[str],
     logits: Tensor,
     pull: Tensor,
-    mean: Reduce,
+    total: Reduce,
     update: Update,
     scale: float,
     *,
@@ -164,7 +166,7 @@ def _virtual(
 ) -> dict[str, Tensor]:
     """θ' by name; the moved parameters are leaves that require grad."""
     inputs = [params[name] for name in names]
-    grads = _gradient(logits, inputs, pull, mean, scale, keep=keep)
+    grads = _gradient(logits, inputs, pull, total, scale, keep=keep)
     with torch.no_grad():
         moved = update(dict(zip(names, grads, strict=True)))
     return {name: p.requires_grad_() if name in names else p for name, p in moved.items()}
@@ -174,7 +176,7 @@ def _gradient(
     output: Tensor,
     inputs: list[Tensor],
     pull: Tensor | None,
-    mean: Reduce,
+    total: Reduce,
     scale: float,
     *,
     keep: bool = False,
@@ -182,7 +184,7 @@ def _gradient(
     grads = torch.autograd.grad(
         output, inputs, grad_outputs=pull, retain_graph=keep, materialize_grads=True
     )
-    return mean(torch._foreach_div(grads, scale) if scale != 1.0 else grads)
+    return total(torch._foreach_div(grads, scale) if scale != 1.0 else grads)
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:

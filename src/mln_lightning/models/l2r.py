@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mln_lightning import processes
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.meta import Backend, Buffers
 from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
@@ -57,7 +58,7 @@ class LearningToReweight(MetaModule):
         )
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
-        """Weights w = max(-∂L_meta/∂ε, 0) / sum;  θ ← θ - lr · ∂θ Σ w_i ℓ_i."""
+        """Weights w = max(-∂L_meta/∂ε, 0) / mean;  θ ← θ - lr · ∂θ mean(w_i ℓ_i)."""
         train, meta = batch["train"], batch["meta"]
 
         def losses(logits: Tensor) -> Tensor:
@@ -65,11 +66,11 @@ class LearningToReweight(MetaModule):
 
         eps = train.images.new_zeros(len(train.labels), requires_grad=True)
         step = self.meta_gradient(
-            train.images, lambda logits: (eps * losses(logits)).sum(), meta, (eps,)
+            train.images, lambda logits: (eps * losses(logits)).mean(), meta, (eps,)
         )
         weights = weights_against(step.grads[0])
-        loss = (weights * losses(step.logits)).sum()
-        if not weights.any():
+        loss = (weights * losses(step.logits)).mean()
+        if not processes.largest(weights):
             return self.report(step, None) | self._no_step()
         self.descend(loss)
         return self.report(step, loss)

@@ -12,6 +12,7 @@ from mln_lightning.networks.inference import (
 )
 from mln_lightning.networks.preact_resnet18 import PreActResNet18
 from mln_lightning.networks.small_cnn import SmallCNN
+from mln_lightning.networks.sync_batch_norm import SyncBatchNorm, synchronise_batch_norm
 from mln_lightning.networks.torchvision import torchvision_classifier
 
 __all__ = [
@@ -20,11 +21,13 @@ __all__ = [
     "InferenceMode",
     "PreActResNet18",
     "SmallCNN",
+    "SyncBatchNorm",
     "evaluating",
     "features",
     "find_head",
     "follow",
     "head_of",
     "next_features",
+    "synchronise_batch_norm",
     "torchvision_classifier",
 ]
