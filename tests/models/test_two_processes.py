@@ -25,7 +25,8 @@ WHOLE_BATCH = {
     *("mixup", "dividemix", "coteaching", "coteaching_plus", "joint_optimization", "mlnt"),
     "metalabelnet_confident",
 }
-ALL_META = ("metalabelnet", "emlc", "mslg", "mw_net", "l2r", "mlc", "mslc", "dmlp")
+# Without MSLC, in which rounding may turn a prediction, and so a label, into another.
+SINGLE = ("metalabelnet", "emlc", "mslg", "mw_net", "l2r", "mlc", "dmlp")
 EPOCHS = 4  # of five steps
 Fitted = tuple[dict[str, Tensor], list[dict[str, float]]]
 SIZES = ["dataset.batch_size=15", "dataset.meta_batch_size=7"]  # neither can be halved
@@ -155,7 +156,7 @@ def test_every_method_that_can(sizes: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_meta_methods_in_single_precision(tmp_path: Path) -> None:
-    compare(ALL_META, LARGE, "32-true", tmp_path)
+    compare(SINGLE, LARGE, "32-true", tmp_path)
 
 
 @pytest.mark.parametrize("method", sorted(WHOLE_BATCH))
