@@ -190,12 +190,13 @@ class MetaModule(NoisyLabelModule, ABC):
             moving = {name: p.requires_grad for name, p in params.items()}
             params = {name: p.requires_grad_(moving[name]) for name, p in copies(params).items()}
             update = self._student_step
+        mean: list[Tensor] = []
 
         def clean_loss(params: Params) -> Tensor:
-            logits = self._at_virtual(params, meta.images)
-            return cross_entropy(logits, meta.labels) * self.shared.meta_share
+            mean.append(cross_entropy(self._at_virtual(params, meta.images), meta.labels))
+            return mean[0] * self.shared.meta_share
 
-        return meta_step(
+        step = meta_step(
             self._at_theta,
             params,
             images,
@@ -209,6 +210,7 @@ class MetaModule(NoisyLabelModule, ABC):
             graph=not student_first,
             lean=self.lean_memory,
         )
+        return step._replace(meta_loss=mean[0].detach())
 
     def _record_norm(self, grads: Sequence[Tensor]) -> None:
         norm = torch.stack(torch._foreach_norm(list(grads))).norm()
