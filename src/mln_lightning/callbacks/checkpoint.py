@@ -101,6 +101,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
                     else "There is no checkpoint yet."
                 )
                 raise NonFiniteLossError(f"{error} {kept}") from None
+            pl_module.complete_tables()
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
         with replacing(path) as temporary:

@@ -14,7 +14,7 @@ from mln_lightning.meta.stateless import Params, Stateless, call, virtual_update
 from mln_lightning.meta.tangent import BACKENDS, Backend, logit_tangent
 
 Reduce = Callable[[Sequence[Tensor]], Sequence[Tensor]]
-"""Mean of each tensor over the processes; returns the same number of tensors."""
+"""Sum of each tensor over the processes; returns the same number of tensors."""
 
 Update = Callable[[dict[str, Tensor]], Params]
 """Gradients of the training loss by name ↦ all parameters after the step, in new tensors."""
@@ -24,7 +24,8 @@ class MetaStep(NamedTuple):
     """What `meta_step` found.
 
     Attributes:
-        meta_loss: ``()`` on the meta batch at the virtual parameters, detached.
+        meta_loss: ``()`` on the meta batch at the virtual parameters, detached; with ``reduce``
+            this process's part of it.
         grads: its derivatives, one per tensor in ``wrt`` and of its shape.
         logits: ``(B, C)`` of the training batch at θ with their graph, for the conventional loss;
             float32 or float64, also under autocast.
@@ -79,7 +80,9 @@ def meta_step(
         update: takes the step in place of θ − lr · ∂ℓ/∂θ; anything whose derivative in the gradient
             is −lr, such as a step of SGD with momentum and weight decay.
         backend: see `Backend`; an unsupported one is replaced by the next, with one warning.
-        reduce: mean over processes, applied to the virtual gradient, v and φ's gradient.
+        reduce: sum over processes, applied to the virtual gradient and to v. Each process then has
+            its part of both losses, whose sums are the losses of the whole batches, and ``grads``
+            are what its own part of the training loss contributes.
         scale: factor on both losses while they are differentiated, divided out afterwards; for
             float16, where small gradients vanish. A result that overflowed is not finite.
 
@@ -94,7 +97,7 @@ def meta_step(
     names = [name for name, p in params.items() if p.requires_grad]
     if not names:
         raise ValueError("No tensor in params requires grad, so there is no virtual step to take.")
-    mean = reduce or _identity
+    total = reduce or _identity
 
     buffers, draws = network.snapshot(), random_state(images.device)
     recorder = Recorder()
@@ -110,9 +113,9 @@ def meta_step(
     (pull,) = torch.autograd.grad(head_loss(leaf) * scale, leaf, create_graph=True)
 
     step = update or (lambda grads: virtual_update(params, grads, lr))
-    virtual = _virtual(params, names, logits, pull.detach(), mean, step, scale)
+    virtual = _virtual(params, names, logits, pull.detach(), total, step, scale)
     loss = meta_loss(virtual)
-    v = _gradient(loss * scale, [virtual[name] for name in names], None, mean, scale)
+    v = _gradient(loss * scale, [virtual[name] for name in names], None, total, scale)
     loss = loss.detach()
     del virtual
 
@@ -131,7 +134,7 @@ def meta_step(
         tangent = logit_tangent(backend, network.unsupported, forward, params, direction, recorder)
     grads = _label_gradient(pull, wrt, tangent.to(pull.dtype))
     factor = -lr * length / scale
-    meta_grads = tuple(mean([g * factor for g in grads]))
+    meta_grads = tuple(g * factor for g in grads)
     return MetaStep(loss, meta_grads, logits, {k: d.mul_(unit) for k, d in direction.items()})
 
 
@@ -140,24 +143,24 @@ def _virtual(
     names: list[str],
     logits: Tensor,
     pull: Tensor,
-    mean: Reduce,
+    total: Reduce,
     update: Update,
     scale: float,
 ) -> dict[str, Tensor]:
     """θ' by name; the moved parameters are leaves that require grad."""
-    grads = _gradient(logits, [params[name] for name in names], pull, mean, scale)
+    grads = _gradient(logits, [params[name] for name in names], pull, total, scale)
     with torch.no_grad():
         moved = update(dict(zip(names, grads, strict=True)))
     return {name: p.requires_grad_() if name in names else p for name, p in moved.items()}
 
 
 def _gradient(
-    output: Tensor, inputs: list[Tensor], pull: Tensor | None, mean: Reduce, scale: float
+    output: Tensor, inputs: list[Tensor], pull: Tensor | None, total: Reduce, scale: float
 ) -> Sequence[Tensor]:
     grads = torch.autograd.grad(
         output, inputs, grad_outputs=pull, retain_graph=pull is not None, materialize_grads=True
     )
-    return mean([g / scale for g in grads] if scale != 1.0 else grads)
+    return total([g / scale for g in grads] if scale != 1.0 else grads)
 
 
 def _label_gradient(pull: Tensor, wrt: Sequence[Tensor], tangent: Tensor) -> list[Tensor]:

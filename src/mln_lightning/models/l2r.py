@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mln_lightning import processes
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.meta import Backend, Buffers
 from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
@@ -54,7 +55,7 @@ class LearningToReweight(MetaModule):
         )
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
-        """Weights w = max(-∂L_meta/∂ε, 0) / sum;  θ ← θ - lr · ∂θ Σ w_i ℓ_i."""
+        """Weights w = max(-∂L_meta/∂ε, 0) / mean;  θ ← θ - lr · ∂θ mean(w_i ℓ_i)."""
         train, meta = batch["train"], batch["meta"]
 
         def losses(logits: Tensor) -> Tensor:
@@ -62,12 +63,12 @@ class LearningToReweight(MetaModule):
 
         eps = train.images.new_zeros(len(train.labels), requires_grad=True)
         step = self.meta_gradient(
-            train.images, lambda logits: (eps * losses(logits)).sum(), meta, (eps,)
+            train.images, lambda logits: (eps * losses(logits)).mean(), meta, (eps,)
         )
         weights = weights_against(step.grads[0])
-        loss = (weights * losses(step.logits)).sum()
+        loss = (weights * losses(step.logits)).mean()
         seen: StepOutput = {"logits": step.logits.detach(), "meta_loss": step.meta_loss}
-        if not weights.any():
+        if not processes.largest(weights):
             return seen | self._no_step()
         self.descend(loss)
         return seen | {"loss": loss.detach()}

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from mln_lightning import processes
 from mln_lightning.batch import Batch
 from mln_lightning.meta import Backend, Buffers, MetaStep, Params, along, meta_step, stateless
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
@@ -104,10 +105,15 @@ class MetaModule(NoisyLabelModule, ABC):
         """
         wrt = tuple(self.meta_parameters())
         # First, because the meta gradient frees the graph that both may share.
-        own = None if direct is None else torch.autograd.grad(direct, wrt, retain_graph=True)
-        step = self.meta_gradient(images, head_loss, meta, wrt, student_first=student_first)
+        own = None
+        if direct is not None:
+            own = torch.autograd.grad(self.part_of_batch(direct), wrt, retain_graph=True)
+        step = self._meta_gradient(images, head_loss, meta, wrt, student_first)
         grads = step.grads if own is None else torch._foreach_add(step.grads, own)
-        for parameter, grad in zip(wrt, grads, strict=True):
+        found = processes.totals([*grads, *(() if own is None else step.grads)])
+        step = step._replace(grads=tuple(found[-len(wrt) :]))
+        self._record_norm(step.grads)
+        for parameter, grad in zip(wrt, found[: len(wrt)], strict=True):
             parameter.grad = grad
         # The raw optimiser: a step of Lightning's wrapper would count as a batch.
         self.trainer.optimizers[1].step()
@@ -128,7 +134,8 @@ class MetaModule(NoisyLabelModule, ABC):
             images: ``(B, K, H, W)`` of the training batch.
             head_loss: logits ``(B, C)`` ↦ training loss ``()``, closing over φ.
             meta: clean batch; its size may differ.
-            wrt: φ, tensors that require grad.
+            wrt: φ, tensors that require grad and belong to this process's samples; one that all
+                processes share is for `meta_step`.
             student_first: the virtual step is the main optimiser's real step on ``head_loss``,
                 taken here; θ' then is the network. Needs ``virtual_lr="current"`` and SGD without
                 Nesterov momentum or dampening, whose step moves by −lr times the gradient.
@@ -136,6 +143,20 @@ class MetaModule(NoisyLabelModule, ABC):
         Returns:
             The step, whose ``logits`` the conventional loss reuses, unless the network has moved.
         """
+        step = self._meta_gradient(images, head_loss, meta, wrt, student_first)
+        self._record_norm(
+            [processes.total(torch.stack([g.square().sum() for g in step.grads])).sum().sqrt()]
+        )
+        return step
+
+    def _meta_gradient(
+        self,
+        images: Tensor,
+        head_loss: Callable[[Tensor], Tensor],
+        meta: Batch,
+        wrt: Sequence[Tensor],
+        student_first: bool,
+    ) -> MetaStep:
         params: Params = dict(self.network.named_parameters())
         update = None
         if student_first:
@@ -145,20 +166,27 @@ class MetaModule(NoisyLabelModule, ABC):
                 for name, p in params.items()
             }
             update = self._student_step
-        step = meta_step(
+
+        def clean_loss(params: Params) -> Tensor:
+            logits = self._at_virtual(params, meta.images)
+            return cross_entropy(logits, meta.labels) * self.shared.meta_share
+
+        return meta_step(
             self._at_theta,
             params,
             images,
-            head_loss,
-            lambda params: cross_entropy(self._at_virtual(params, meta.images), meta.labels),
+            lambda logits: self.part_of_batch(head_loss(logits)),
+            clean_loss,
             wrt,
             lr=self.virtual_step_size(),
             backend=self.meta_backend,
             update=update,
+            reduce=processes.totals,
         )
-        norm = torch.stack([grad.norm() for grad in step.grads]).norm()
+
+    def _record_norm(self, grads: Sequence[Tensor]) -> None:
+        norm = torch.stack([grad.norm() for grad in grads]).norm()
         self.epoch_means.update("meta/grad_norm", norm)
-        return step
 
     def _student_step(self, grads: Mapping[str, Tensor]) -> Params:
         """The main optimiser's step with these gradients by name; all parameters after it."""

@@ -179,6 +179,8 @@ class MetaLabelNet(MetaModule):
         width = head_of(network, self.head).in_features
         self.generator = LabelGenerator(width, num_classes, hidden_dim)
         self.confident = None if num_confident is None else ConfidentMeta(num_confident)
+        if self.confident is not None:
+            self.whole_batch = "num_confident draws a meta batch for the whole batch"
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """The paper's iteration: virtual update, meta loss, label update, conventional update."""

@@ -29,6 +29,8 @@ class Mixup(NoisyLabelModule):
         ValueError: an argument is out of range.
     """
 
+    whole_batch = "it mixes each image with another of the whole batch"
+
     def __init__(
         self,
         network: nn.Module,

@@ -43,6 +43,8 @@ class MLNT(NoisyLabelModule):
         ValueError: an argument is out of range, or the network has no head.
     """
 
+    whole_batch = "its synthetic labels are drawn for a part of the whole batch"
+
     neighbour_labels: Tensor
     teaching: Tensor
 
