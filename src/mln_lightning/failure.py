@@ -6,8 +6,6 @@ import re
 import traceback
 from dataclasses import dataclass
 
-from hydra.errors import InstantiationException
-
 from mln_lightning.errors import UserError
 
 
@@ -56,6 +54,7 @@ def describe(error: Exception) -> Failure:
 
 def sentence(error: Exception) -> str | None:
     """What to tell the user, or None for an error only a traceback explains."""
+    from hydra.errors import InstantiationException
     from lightning.fabric.utilities.exceptions import MisconfigurationException  # imports torch
 
     cause: BaseException | None = error

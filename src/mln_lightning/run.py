@@ -73,7 +73,7 @@ def _main() -> None:
     to_run = admit_sweep(asked.jobs)
     if to_run or not asked.jobs:  # none are known in advance if another sweeper chooses them
         _task()
-    sys.exit(report(to_run))
+    sys.exit(report(to_run) if first_process() else 0)
 
 
 def admit(job: Job) -> None:
