@@ -12,10 +12,11 @@ from mln_lightning.meta.stateless import (
     Params,
     Stateless,
     along,
+    copies,
     stateless,
     virtual_update,
 )
-from mln_lightning.meta.step import MetaStep, Reduce, Update, meta_step
+from mln_lightning.meta.step import MetaStep, Reduce, Update, meta_step, plain_step
 from mln_lightning.meta.tangent import Backend
 
 __all__ = [
@@ -30,9 +31,11 @@ __all__ = [
     "along",
     "compile_network",
     "compile_stateless",
+    "copies",
     "eagerly",
     "is_compiled",
     "meta_step",
+    "plain_step",
     "stateless",
     "virtual_update",
 ]
