@@ -23,7 +23,7 @@ OPTIONS = (
     *("model.warmup_epochs=1", "model.network.width=4", "callbacks.checkpoint.every_n_steps=3"),
 )
 RUN = ("-m", "mln_lightning.run", *OPTIONS)
-TORCHRUN = ("-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0")
+TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
 def start(folder: Path, *arguments: str, **variables: str) -> subprocess.Popen[str]:
