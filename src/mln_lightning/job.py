@@ -72,6 +72,8 @@ def run_job(
         data.setup("fit")  # what is wrong with the data is said before anything is written
     human = soft_test_labels(data)
     model: NoisyLabelModule = instantiate(cfg.model)
+    if cfg.channels_last:
+        model.to(memory_format=torch.channels_last)  # images follow their convolutions
     model.prepare_once(data.train_labels)
     trainer.precision_plugin.convert_module(model)  # before Lightning would round a checkpoint's
     # The first process decides: it may have set aside a finished run that another still saw.
