@@ -75,6 +75,7 @@ def run_job(
     if cfg.channels_last:
         model.to(memory_format=torch.channels_last)  # images follow their convolutions
     model.prepare_once(data.train_labels)
+    trainer.precision_plugin.convert_module(model)  # before Lightning would round a checkpoint's
     # The first process decides: it may have set aside a finished run that another still saw.
     resume = trainer.strategy.broadcast(checkpoint_to_resume(cfg.ckpt_path, run_dir))
     if resume is not None:
