@@ -69,6 +69,6 @@ class LearningToReweight(MetaModule):
         loss = (weights * losses(step.logits)).mean()
         seen: StepOutput = {"logits": step.logits.detach(), "meta_loss": step.meta_loss}
         if not processes.largest(weights):
-            return seen | self._no_step()
+            return seen | self.skip_step()
         self.descend(loss)
         return seen | {"loss": loss.detach()}

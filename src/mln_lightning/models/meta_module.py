@@ -16,6 +16,7 @@ from mln_lightning import processes
 from mln_lightning.batch import Batch
 from mln_lightning.meta import Backend, Buffers, MetaStep, Params, along, meta_step, stateless
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
+from mln_lightning.models.loss_scale import refuse_overflow, unscaled
 
 
 class MetaModule(NoisyLabelModule, ABC):
@@ -197,7 +198,9 @@ class MetaModule(NoisyLabelModule, ABC):
         optimizer.zero_grad()
         for name, grad in grads.items():
             parameters[name].grad = grad
-        optimizer.step()
+        refuse_overflow(self, grads.values())
+        with unscaled(self):
+            optimizer.step()
         return {name: p.detach() for name, p in parameters.items()}
 
     def virtual_step_size(self) -> float:

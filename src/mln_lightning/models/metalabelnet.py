@@ -188,7 +188,7 @@ class MetaLabelNet(MetaModule):
         if self.confident is not None:
             batch, output = self.confident.batches(batch, self.data, self.draws())
             if not len(batch["train"].index):
-                return self._no_step()
+                return self.skip_step()
         train, meta = batch["train"], batch["meta"]
         encoded = self.encode(train.images)
         log_soft = self.generator(encoded)
