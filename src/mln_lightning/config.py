@@ -33,11 +33,13 @@ from mln_lightning.listing.describe import describe_arrays, describe_folder, des
 VERSION_BASE = "1.3"
 CONFIG_NAME = "config"
 
-# Overrides that a folder name need not tell: they are in its path already, or change no result.
+# Overrides that a folder name need not tell: they are in its path already, or change no result
+# but for rounding: a run may be continued on another number of processes.
 _NOT_IN_HASH = frozenset(
     {
         *("dataset", "noise", "model", "rate", "seed"),
         *("ckpt_path", "overwrite", "download", "data_dir"),
+        *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     }
 )
 
@@ -56,6 +58,7 @@ class RunConfig:
         ckpt_path: a checkpoint file, or "last" for the run folder's own; None resumes if it can.
         overwrite: whether a finished run in the same folder is replaced.
         precision: Lightning's name of the number format.
+        channels_last: whether the networks' weights lie in memory as GPUs like it, channels last.
         num_meta: size of the meta set: a count, a share (0.1 or "10%"), or "20/class"; None = all
             trusted images.
     """
@@ -68,6 +71,7 @@ class RunConfig:
     ckpt_path: str | None = None
     overwrite: bool = False
     precision: str = "32-true"
+    channels_last: bool = False
     num_meta: Any = None
     dataset: Any = MISSING
     noise: Any = MISSING

@@ -156,7 +156,7 @@ class NoisyLabelModule(EvaluatedModule, ABC):
             output = self._shared_step(step, TrainBatch(train=train, meta=batch["meta"]))
             output["rows"] = labelled
         else:
-            output = self.skip_step()
+            output = self._no_step()
         self.epoch_means.record(self.shared.losses(output), self.global_step - 1)
         return output
 
@@ -218,7 +218,7 @@ class NoisyLabelModule(EvaluatedModule, ABC):
             processes.follow_first([state])
         return torch.Generator().manual_seed(int(state))
 
-    def skip_step(self) -> StepOutput:
+    def _no_step(self) -> StepOutput:
         """Advance ``global_step``, from which the samplers know where they are."""
         optimizer = self._network_optimizer()
         optimizer.zero_grad(set_to_none=True)  # what has no gradient is left alone, decay included

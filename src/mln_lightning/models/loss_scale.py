@@ -115,7 +115,7 @@ def attempt(
             scaler.scale(skipped)  # it may not have started yet
             scaler.update(scale * scaler.get_backoff_factor())
         if module.global_step == counted:
-            module.skip_step()
+            module._no_step()
     module.epoch_means.update("train/skipped_steps", skipped)
     return output
 

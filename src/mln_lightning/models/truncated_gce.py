@@ -91,7 +91,7 @@ class TruncatedGCE(NoisyLabelModule):
         train = batch["train"]
         kept = self.kept[train.index]
         if not processes.total(kept.sum()):
-            return self.skip_step()
+            return self._no_step()
         logits = self.network(train.images)
         terms = box_cox(log_likelihood(logits, train.labels), self.q)
         loss = torch.where(kept, terms, self.pruned_loss).mean()
