@@ -21,14 +21,17 @@ from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mln_lightning import plugins
 from mln_lightning.diagnosis import explain
 from mln_lightning.listing.describe import describe_arrays, describe_folder, describe_table
+from mln_lightning.search import example
 
 VERSION_BASE = "1.3"
 CONFIG_NAME = "config"
@@ -99,12 +102,16 @@ class Plan:
     """What a command line asks for.
 
     Attributes:
-        jobs: in running order; empty when a sweeper other than Hydra's basic one chooses them.
+        jobs: in running order; of a search one example, since it chooses its runs as it goes.
         sweep: whether the command is a sweep, even one of a single run.
+        search: whether a sweeper other than Hydra's basic one chooses the runs.
+        beside: whether a launcher other than Hydra's basic one gives runs processes of their own.
     """
 
     jobs: list[Job]
     sweep: bool
+    search: bool = False
+    beside: bool = False
 
 
 def conf_dir() -> Path:
@@ -162,6 +169,7 @@ def plan(
     sweep: bool = False,
     config_dir: Path | None = None,
     check: Callable[[Job], None] = lambda job: None,
+    found: Sequence[Sequence[str]] = (),
 ) -> Plan:
     """Compose every run that a command line asks for; nothing is written or started.
 
@@ -170,9 +178,11 @@ def plan(
         sweep: Hydra's `--multirun`; an experiment file may also ask for it (`hydra.mode`).
         config_dir: a folder of further config files (Hydra's `--config-dir`).
         check: called with each job as soon as it is composed; may refuse by raising.
+        found: the overrides of each run that a search chose, once it has.
 
     Raises:
-        UserError: an override that cannot be understood, with the nearest known name.
+        UserError: an override that cannot be understood, with the nearest known name; a launcher
+            or sweeper that is not installed.
     """
     loader = _config_loader(config_dir)
     tried = list(overrides)
@@ -180,19 +190,30 @@ def plan(
         base = loader.load_configuration(
             CONFIG_NAME, tried, RunMode.MULTIRUN, validate_sweep_overrides=False
         )
-        if not (sweep or base.hydra.mode == RunMode.MULTIRUN):
+        sweep = sweep or base.hydra.mode == RunMode.MULTIRUN
+        launcher, sweeper = plugins.chosen(base.hydra, sweep=sweep)
+        if not sweep:
             full = loader.load_configuration(CONFIG_NAME, tried, RunMode.RUN)
             job = _job(full, full.hydra.run.dir)
             check(job)
             return Plan([job], sweep=False)
-        combinations = _combinations(base)
+        search = sweeper != plugins.BASIC
+        ranges = _ranges(base)
+        combinations = [list(run) for run in found]
+        if not combinations:
+            combinations = [example(ranges)] if search else _combinations(ranges)
         jobs: dict[int, Job] = {}
         for number in _new_values_first(combinations):
             tried = combinations[number]
             full = loader.load_sweep_config(base, tried)
             jobs[number] = _job(full, f"{full.hydra.sweep.dir}/{full.hydra.sweep.subdir}")
             check(jobs[number])
-        return Plan([jobs[number] for number in sorted(jobs)], sweep=True)
+        return Plan(
+            [jobs[number] for number in sorted(jobs)],
+            sweep=True,
+            search=search,
+            beside=launcher != plugins.BASIC,
+        )
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error, tried, loader, CONFIG_NAME, sweep=sweep) from error
 
@@ -225,6 +246,7 @@ def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
     setup_globals()
     JobRuntime.instance().set("name", "mln")
     search_path = create_config_search_path(str(conf_dir()))
+    plugins.prefer_files(conf_dir())
     if config_dir is not None:
         search_path.prepend(
             provider="command-line",
@@ -234,14 +256,15 @@ def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
     return ConfigLoaderImpl(config_search_path=search_path)
 
 
-def _combinations(base: DictConfig) -> list[list[str]]:
+def _ranges(base: DictConfig) -> list[Override]:
+    """What a sweep ranges over, and what it keeps fixed: the sweeper's lines, then the user's."""
+    lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
+    return OverridesParser.create().parse_overrides([*lines, *base.hydra.overrides.task])
+
+
+def _combinations(ranges: list[Override]) -> list[list[str]]:
     """The overrides of each run of a sweep, in the basic sweeper's order."""
-    sweeper = base.hydra.sweeper
-    if not str(sweeper["_target_"]).endswith(".BasicSweeper"):
-        return []
-    lines = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*lines, *base.hydra.overrides.task])
-    (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    (combinations,) = BasicSweeper.split_arguments(ranges, max_batch_size=None)
     return [list(combination) for combination in combinations]
 
 

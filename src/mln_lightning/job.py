@@ -29,6 +29,7 @@ from mln_lightning.export import (
 from mln_lightning.files import shown, write_atomically
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
+from mln_lightning.search import OBJECTIVE
 from mln_lightning.summary import data_lines, summary_rows, summary_table
 from mln_lightning.wandb_pictures import log_pictures, tables_in
 
@@ -99,6 +100,7 @@ def run_job(
     if (run_dir / "best.ckpt").exists():  # not without a validation part
         best = torch.load(run_dir / "best.ckpt", map_location="cpu", weights_only=True)
         model.load_state_dict(best["state_dict"])
+        metrics[OBJECTIVE] = checkpoint.best_score
     metrics |= final_metrics(trainer, model, data, "selected", human=human)
     results: RunResults = {
         "choices": dict(choices),

@@ -27,15 +27,18 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mln_lightning import __version__, folders
+from mln_lightning import __version__, folders, search, sweeps
+from mln_lightning.claim import InUseError, claimed
 from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
 from mln_lightning.errors import RunStopped, UserError
 from mln_lightning.files import shown
+from mln_lightning.plugins import BASIC
 from mln_lightning.preflight import check
 from mln_lightning.stopping import stoppable
 
 _INDENT = " " * 10  # under the folder, in the report of a sweep
 _OTHERS = ("check", "methods", "teacher")  # command lines of their own, by the first word
+_PATIENCE = 10.0  # seconds: the loaders of a run that was killed outlive it for a moment
 
 
 def main() -> None:
@@ -73,10 +76,21 @@ def _main() -> None:
         admit(asked.jobs[0])
         _task()
         return
-    to_run = admit_sweep(asked.jobs)
-    if to_run or not asked.jobs:  # none are known in advance if another sweeper chooses them
-        _task()
-    sys.exit(report(to_run))
+    if asked.search:
+        search.check_objective(asked.jobs[0].cfg)
+        search.trials_of_this_process.cache_clear()
+    to_run = asked.jobs if asked.search else admit_sweep(asked.jobs)
+    if to_run and asked.beside:
+        print(f"What a run prints goes to its folder, {sweeps.OUTPUT}.", flush=True)
+    if to_run:
+        sweeps.launch(_task, beside=asked.beside)
+    if asked.search:
+        found = search.tried()
+        to_run = plan(args.overrides, sweep=True, config_dir=config_dir, found=found).jobs
+    code = report(to_run)
+    if asked.search:
+        print("\n".join(search.best_lines(to_run)))
+    sys.exit(code)
 
 
 def admit(job: Job) -> None:
@@ -139,34 +153,52 @@ def report(jobs: Sequence[Job]) -> int:
 
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
-def _task(cfg: DictConfig) -> None:
-    """One run, alone or in a sweep; the heavy imports start here."""
+def _task(cfg: DictConfig) -> float | None:
+    """One run, alone or in a sweep; the heavy imports start here.
+
+    Returns:
+        what a search maximises, see `search.objective`; None if the run failed.
+    """
     job = current_job(cfg)
-    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    hydra = HydraConfig.get()
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    beside = in_sweep and hydra.runtime.choices["hydra/launcher"] != BASIC
+    if in_sweep and not folders.will_run(job):  # for every process of a run
+        return search.objective(job.run_dir)
     if not folders.first_process():
         _run(job)
-        return
-    if in_sweep:
-        if not folders.will_run(job):
-            return
-        print()
-    print(shown(job.run_dir), flush=True)  # imports take a while: say what is going on
+        return None
+    if not beside:  # imports take a while: say what is going on
+        print(f"\n{shown(job.run_dir)}" if in_sweep else shown(job.run_dir), flush=True)
     try:
         check(job)
-        with stoppable(job.run_dir / folders.LAST_CHECKPOINT), folders.replacing(job.run_dir):
-            _run(job)
+        with (
+            stoppable(job.run_dir / folders.LAST_CHECKPOINT),
+            claimed(job.run_dir, patience=-1 if in_sweep else _PATIENCE),
+        ):
+            if folders.will_run(job):  # another process may have finished it meanwhile
+                with folders.replacing(job.run_dir), sweeps.output(job.run_dir, beside=beside):
+                    _run(job)
     except RunStopped as stopped:
+        if beside:  # the sweep's own process says it
+            sys.exit(stopped.exit_code)
         _exit(str(stopped), stopped.exit_code)  # SystemExit ends a sweep too
+    except InUseError as error:
+        _exit(str(error), 2)
     except Exception as error:
         _note(error, job.run_dir)
         text = sentence(error)
         if in_sweep:
-            print(f"failed: {text or repr(error)}", file=sys.stderr)
-        elif text is not None:
+            where = f"{shown(job.run_dir)}: " if beside else ""
+            print(f"failed: {where}{text or repr(error)}", file=sys.stderr, flush=True)
+            return None
+        if text is not None:
             _exit(text, 2)
-        else:
-            traceback.print_exc()
-            sys.exit(1)
+        traceback.print_exc()
+        sys.exit(1)
+    if beside:
+        print(f"finished: {shown(job.run_dir)}", flush=True)
+    return search.objective(job.run_dir)
 
 
 def _run(job: Job) -> None:
