@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from mln_lightning import plugins
 from mln_lightning.diagnosis import explain
 from mln_lightning.listing.describe import describe_arrays, describe_folder, describe_table
-from mln_lightning.search import example
+from mln_lightning.search import check_sweeper, examples
 
 VERSION_BASE = "1.3"
 CONFIG_NAME = "config"
@@ -102,7 +102,7 @@ class Plan:
     """What a command line asks for.
 
     Attributes:
-        jobs: in running order; of a search one example, since it chooses its runs as it goes.
+        jobs: in running order; of a search some examples, since it chooses its runs as it goes.
         sweep: whether the command is a sweep, even one of a single run.
         search: whether a sweeper other than Hydra's basic one chooses the runs.
         beside: whether a launcher other than Hydra's basic one gives runs processes of their own.
@@ -198,10 +198,12 @@ def plan(
             check(job)
             return Plan([job], sweep=False)
         search = sweeper != plugins.BASIC
+        if search:
+            check_sweeper(base.hydra.sweeper)
         ranges = _ranges(base)
         combinations = [list(run) for run in found]
         if not combinations:
-            combinations = [example(ranges)] if search else _combinations(ranges)
+            combinations = examples(ranges) if search else _combinations(ranges)
         jobs: dict[int, Job] = {}
         for number in _new_values_first(combinations):
             tried = combinations[number]

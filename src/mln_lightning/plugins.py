@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from mln_lightning.errors import UserError
@@ -21,8 +22,9 @@ def prefer_files(conf: Path) -> None:
     Of two options of one name Hydra 1.3 would merge both, with a warning, and refuse Optuna's.
 
     Args:
-        conf: folder of the configurations; plugins are discovered already.
+        conf: folder of the configurations.
     """
+    Plugins.instance()  # finds the plugins, which register their options
     for path in (conf / "hydra").rglob("*.yaml"):
         *groups, name = path.relative_to(conf).parts
         options: dict[str, Any] = ConfigStore.instance().repo

@@ -27,12 +27,11 @@ from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mln_lightning import __version__, folders, search, sweeps
+from mln_lightning import __version__, folders, plugins, search, sweeps
 from mln_lightning.claim import InUseError, claimed
 from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
 from mln_lightning.errors import RunStopped, UserError
 from mln_lightning.files import shown
-from mln_lightning.plugins import BASIC
 from mln_lightning.preflight import check
 from mln_lightning.stopping import stoppable
 
@@ -62,6 +61,7 @@ def _main() -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     args = get_args_parser().parse_args()
     if args.help or args.hydra_help or args.shell_completion or args.config_path:
+        plugins.prefer_files(conf_dir())
         _task()
         return
     config_dir = Path(args.config_dir) if args.config_dir else None
@@ -79,18 +79,17 @@ def _main() -> None:
     if asked.search:
         search.check_objective(asked.jobs[0].cfg)
         search.trials_of_this_process.cache_clear()
-    to_run = asked.jobs if asked.search else admit_sweep(asked.jobs)
-    if to_run and asked.beside:
-        print(f"What a run prints goes to its folder, {sweeps.OUTPUT}.", flush=True)
+        sweeps.launch(_task, beside=asked.beside)
+        found = search.tried()
+        tried = plan(args.overrides, sweep=True, config_dir=config_dir, found=found).jobs
+        runs = list({job.run_dir: job for job in tried[: len(found)]}.values())
+        code = report(runs)
+        print("\n".join(search.best_lines(runs)))
+        sys.exit(code)
+    to_run = admit_sweep(asked.jobs)
     if to_run:
         sweeps.launch(_task, beside=asked.beside)
-    if asked.search:
-        found = search.tried()
-        to_run = plan(args.overrides, sweep=True, config_dir=config_dir, found=found).jobs
-    code = report(to_run)
-    if asked.search:
-        print("\n".join(search.best_lines(to_run)))
-    sys.exit(code)
+    sys.exit(report(to_run))
 
 
 def admit(job: Job) -> None:
@@ -138,14 +137,14 @@ def report(jobs: Sequence[Job]) -> int:
     """Print how each run of a sweep ended.
 
     Returns:
-        the exit code: 1 if any failed, else 0.
+        the exit code: 0 if all are finished, else 1.
     """
     failures = 0
     for job in jobs:
         error = job.run_dir / folders.ERROR
-        failed = error.exists() or folders.state(job.run_dir) != "finished"
-        failures += failed
-        print(f"{'failed' if failed else 'finished':<9} {shown(job.run_dir)}")
+        state = "failed" if error.exists() else folders.state(job.run_dir)
+        failures += state != "finished"
+        print(f"{state:<9} {shown(job.run_dir)}")
         if error.exists():
             reason = error.read_text().strip().rpartition("\n")[2]
             print(textwrap.fill(reason, 80, initial_indent=_INDENT, subsequent_indent=_INDENT))
@@ -162,7 +161,7 @@ def _task(cfg: DictConfig) -> float | None:
     job = current_job(cfg)
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
-    beside = in_sweep and hydra.runtime.choices["hydra/launcher"] != BASIC
+    beside = in_sweep and hydra.runtime.choices["hydra/launcher"] != plugins.BASIC
     if in_sweep and not folders.will_run(job):  # for every process of a run
         return search.objective(job.run_dir)
     if not folders.first_process():

@@ -57,8 +57,8 @@ def objective(run_dir: Path) -> float | None:
         return None
 
 
-def example(ranges: Sequence[Override]) -> list[str]:
-    """One run that a search may try: the lower end of every range, the first of every choice.
+def examples(ranges: Sequence[Override]) -> list[list[str]]:
+    """A few runs that a search may try: both ends of every range, every choice.
 
     Args:
         ranges: parsed overrides; of two for one key the last counts.
@@ -75,16 +75,43 @@ def example(ranges: Sequence[Override]) -> list[str]:
             "nothing to search: this model has no ready ranges; give at least one, such as "
             "'model.optimizer.lr=tag(log,interval(0.01,0.2))'"
         )
-    return [f"{key}={_first(override)}" for key, override in last.items()]
+    values = {key: _values(override) for key, override in last.items()}
+    return [
+        [f"{key}={known[number % len(known)]}" for key, known in values.items()]
+        for number in range(max(map(len, values.values())))
+    ]
 
 
-def _first(override: Override) -> str:
+def _values(override: Override) -> list[str]:
     value = override.value()
     if isinstance(value, IntervalSweep):
-        return str(value.start)
+        return [str(value.start), str(value.end)]
     if override.is_sweep_override():
-        return next(override.sweep_string_iterator())
-    return override.get_value_element_as_str()
+        return list(override.sweep_string_iterator())
+    return [override.get_value_element_as_str()]
+
+
+def check_sweeper(sweeper: DictConfig) -> None:
+    """Refuse numbers with which a search would never end, and a memory of its own.
+
+    Args:
+        sweeper: the node ``hydra.sweeper`` of a composed configuration.
+
+    Raises:
+        UserError: naming the key, its value, and what is allowed.
+    """
+    for key in ("n_trials", "n_jobs"):
+        if OmegaConf.select(sweeper, key, default=1) < 1:
+            raise UserError(
+                f"hydra.sweeper.{key}={sweeper[key]} is less than 1; it counts runs, "
+                f"{'in all' if key == 'n_trials' else 'proposed at a time'}"
+            )
+    storage = OmegaConf.select(sweeper, "storage")
+    if not OmegaConf.is_dict(storage):
+        raise UserError(
+            f"hydra.sweeper.storage={storage} cannot be used: a search continues from its run "
+            "folders; leave it out"
+        )
 
 
 def check_objective(cfg: DictConfig) -> None:
@@ -112,6 +139,7 @@ def trials_of_this_process() -> InMemoryStorage:
     from optuna.storages import InMemoryStorage
 
     set_verbosity(logging.ERROR)  # each run has its lines already
+    logging.getLogger("hydra_plugins").setLevel(logging.CRITICAL)
     return InMemoryStorage()
 
 
@@ -138,9 +166,9 @@ def best_lines(runs: Sequence[Tried]) -> list[str]:
     if not scores:
         return ["No run of the search was finished."]
     number = max(scores, key=lambda number: scores[number])  # the first of equals
-    best = runs[number]
+    best, many = runs[number], "" if len(scores) == 1 else "s"
     return [
-        f"Best of {len(scores)} runs by validation accuracy (observed labels): "
+        f"Best of {len(scores)} run{many} by validation accuracy (observed labels): "
         f"{100 * scores[number]:.2f} %",
         f"  {shown(best.run_dir)}",
         f"  {shlex.join(best.overrides)}",

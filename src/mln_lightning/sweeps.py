@@ -46,6 +46,8 @@ def launch(sweep: Callable[[], None], *, beside: bool) -> None:
     Raises:
         SystemExit: a signal stopped the sweep; what to do was said.
     """
+    if beside:
+        print(f"What a run prints goes to its folder, {OUTPUT}.", flush=True)
     try:
         # Hydra would print a traceback and exit.
         with stoppable(None), env_override({"HYDRA_FULL_ERROR": "1"}):
@@ -58,7 +60,9 @@ def launch(sweep: Callable[[], None], *, beside: bool) -> None:
         raise
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        print(f"The sweep ended early: {reason}", file=sys.stderr)
+        print(f"The sweep ended early: {reason}", file=sys.stderr, flush=True)
+    if beside:
+        print()
 
 
 def _stopped(number: int) -> NoReturn:
