@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn, TextIO
 
 from hydra.core.utils import env_override
 
@@ -28,9 +29,22 @@ def output(run_dir: Path, *, beside: bool) -> Iterator[None]:
     if not beside:
         yield
         return
-    path = run_dir / OUTPUT
-    with path.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
+    with (run_dir / OUTPUT).open("ab") as file, _into(file, sys.stdout), _into(file, sys.stderr):
         yield
+
+
+@contextmanager
+def _into(file: BinaryIO, stream: TextIO) -> Iterator[None]:
+    """Send a stream to a file, also what the processes write that are started meanwhile."""
+    stream.flush()
+    kept = os.dup(stream.fileno())
+    os.dup2(file.fileno(), stream.fileno())
+    try:
+        yield
+    finally:
+        stream.flush()
+        os.dup2(kept, stream.fileno())
+        os.close(kept)
 
 
 def launch(sweep: Callable[[], None], *, beside: bool) -> None:
