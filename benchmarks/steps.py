@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from lightning.pytorch import Trainer
@@ -50,6 +50,7 @@ class ModuleStep:
         trainer.strategy.setup_environment()
         trainer.strategy.model_to_device()
         trainer.strategy.setup_optimizers(trainer)
+        trainer.fit_loop.epoch_loop.manual_optimization.on_run_start()  # steps are counted
         self.model = model
         self.modules: list[nn.Module] = [model]
         self.optimizers = trainer.optimizers
@@ -63,9 +64,17 @@ def plain(network: nn.Module) -> ModuleStep:
     return ModuleStep(Supervised(network, NUM_CLASSES, SGD))
 
 
-def metalabelnet(network: nn.Module, backend: Backend = "jvp") -> ModuleStep:
-    """MetaLabelNet after its warm-up, with the defaults of its configuration."""
-    model = MetaLabelNet(network, NUM_CLASSES, SGD, ADAM, warmup_epochs=0, meta_backend=backend)
+def metalabelnet(network: nn.Module, backend: Backend = "jvp", **options: Any) -> ModuleStep:
+    """MetaLabelNet after its warm-up, with the defaults of its configuration.
+
+    Args:
+        network: on the device where it is to run.
+        backend: of the meta gradient.
+        options: arguments of `MetaLabelNet`.
+    """
+    model = MetaLabelNet(
+        network, NUM_CLASSES, SGD, ADAM, warmup_epochs=0, meta_backend=backend, **options
+    )
     return ModuleStep(model.to(next(network.parameters()).device))
 
 

@@ -31,15 +31,23 @@ def claimed(run_dir: Path, *, patience: float) -> Iterator[None]:
         InUseError: another process still trains there.
     """
     run_dir.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_dir.with_name(f".{run_dir.name}.lock"), timeout=patience)
+    lock = FileLock(run_dir.with_name(f".{run_dir.name}.lock"))
     try:
-        lock.acquire()
+        lock.acquire(timeout=0)
     except Timeout:
-        raise InUseError(
-            f"another process trains in {shown(run_dir)}; wait for it to end, or stop it"
-        ) from None
+        print(f"Waiting for the process that trains in {shown(run_dir)}", flush=True)
+        _wait(lock, run_dir, patience)
     try:
         yield
     finally:
         Path(lock.lock_file).unlink(missing_ok=True)  # while held: who waits notices and makes anew
         lock.release()
+
+
+def _wait(lock: FileLock, run_dir: Path, patience: float) -> None:
+    try:
+        lock.acquire(timeout=patience)
+    except Timeout:
+        raise InUseError(
+            f"another process trains in {shown(run_dir)}; wait for it to end, or stop it"
+        ) from None

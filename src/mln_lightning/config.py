@@ -15,13 +15,11 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobRuntime, setup_globals
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -29,6 +27,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from mln_lightning import plugins
+from mln_lightning.combinations import combinations_of, new_values_first, ranges_of
 from mln_lightning.diagnosis import explain
 from mln_lightning.listing.describe import describe_arrays, describe_folder, describe_table
 from mln_lightning.search import check_sweeper, examples
@@ -36,11 +35,13 @@ from mln_lightning.search import check_sweeper, examples
 VERSION_BASE = "1.3"
 CONFIG_NAME = "config"
 
-# Overrides that a folder name need not tell: they are in its path already, or change no result.
+# Overrides that a folder name need not tell: they are in its path already, or change no result
+# but for rounding: a run may be continued on another number of processes.
 _NOT_IN_HASH = frozenset(
     {
         *("dataset", "noise", "model", "rate", "seed"),
         *("ckpt_path", "overwrite", "download", "data_dir"),
+        *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     }
 )
 
@@ -59,6 +60,7 @@ class RunConfig:
         ckpt_path: a checkpoint file, or "last" for the run folder's own; None resumes if it can.
         overwrite: whether a finished run in the same folder is replaced.
         precision: Lightning's name of the number format.
+        channels_last: whether the networks' weights lie in memory as GPUs like it, channels last.
         num_meta: size of the meta set: a count, a share (0.1 or "10%"), or "20/class"; None = all
             trusted images.
     """
@@ -71,6 +73,7 @@ class RunConfig:
     ckpt_path: str | None = None
     overwrite: bool = False
     precision: str = "32-true"
+    channels_last: bool = False
     num_meta: Any = None
     dataset: Any = MISSING
     noise: Any = MISSING
@@ -200,12 +203,12 @@ def plan(
         search = sweeper != plugins.BASIC
         if search:
             check_sweeper(base.hydra.sweeper)
-        ranges = _ranges(base)
+        ranges = ranges_of(base)
         combinations = [list(run) for run in found]
         if not combinations:
-            combinations = examples(ranges) if search else _combinations(ranges)
+            combinations = examples(ranges) if search else combinations_of(ranges)
         jobs: dict[int, Job] = {}
-        for number in _new_values_first(combinations):
+        for number in new_values_first(combinations):
             tried = combinations[number]
             full = loader.load_sweep_config(base, tried)
             jobs[number] = _job(full, f"{full.hydra.sweep.dir}/{full.hydra.sweep.subdir}")
@@ -256,32 +259,6 @@ def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
             anchor=SearchPathQuery(provider="schema"),
         )
     return ConfigLoaderImpl(config_search_path=search_path)
-
-
-def _ranges(base: DictConfig) -> list[Override]:
-    """What a sweep ranges over, and what it keeps fixed: the sweeper's lines, then the user's."""
-    lines = [f"{key}={value}" for key, value in (base.hydra.sweeper.params or {}).items()]
-    return OverridesParser.create().parse_overrides([*lines, *base.hydra.overrides.task])
-
-
-def _combinations(ranges: list[Override]) -> list[list[str]]:
-    """The overrides of each run of a sweep, in the basic sweeper's order."""
-    (combinations,) = BasicSweeper.split_arguments(ranges, max_batch_size=None)
-    return [list(combination) for combination in combinations]
-
-
-def _new_values_first(combinations: list[list[str]]) -> list[int]:
-    """Positions, those first that show some value for the first time.
-
-    Composing takes a tenth of a second each; so a bad value is found before the whole grid is done.
-    """
-    seen: set[str] = set()
-    fresh = []
-    for number, combination in enumerate(combinations):
-        if not seen.issuperset(combination):
-            seen.update(combination)
-            fresh.append(number)
-    return [*fresh, *sorted(set(range(len(combinations))) - set(fresh))]
 
 
 def _job(full: DictConfig, run_dir: str) -> Job:

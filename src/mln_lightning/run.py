@@ -8,11 +8,9 @@ Exit codes: 0 done; 1 a run failed; 2 the request was wrong; 128 + n stopped by 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import textwrap
-import traceback
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,7 +21,6 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -31,9 +28,12 @@ from mln_lightning import __version__, folders, plugins, search, sweeps
 from mln_lightning.claim import InUseError, claimed
 from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
 from mln_lightning.errors import RunStopped, UserError
+from mln_lightning.failure import Failure, describe
 from mln_lightning.files import shown
+from mln_lightning.launch import first_process, launch, processes_to_start, started_by_others
 from mln_lightning.preflight import check
 from mln_lightning.stopping import stoppable
+from mln_lightning.worker import train
 
 _INDENT = " " * 10  # under the folder, in the report of a sweep
 _OTHERS = ("check", "methods", "teacher")  # command lines of their own, by the first word
@@ -69,15 +69,12 @@ def _main() -> None:
     if args.cfg or args.info:
         _task()
         return
-    if not folders.first_process():
-        _task()
-        return
     if not asked.sweep:
         admit(asked.jobs[0])
         _task()
         return
     if asked.search:
-        search.check_objective(asked.jobs[0].cfg)
+        search.check_possible(asked.jobs[0].cfg, alone=not started_by_others())
         search.trials_of_this_process.cache_clear()
         sweeps.launch(_task, beside=asked.beside)
         found = search.tried()
@@ -89,7 +86,7 @@ def _main() -> None:
     to_run = admit_sweep(asked.jobs)
     if to_run:
         sweeps.launch(_task, beside=asked.beside)
-    sys.exit(report(to_run))
+    sys.exit(report(to_run) if first_process() else 0)
 
 
 def admit(job: Job) -> None:
@@ -100,6 +97,8 @@ def admit(job: Job) -> None:
     """
     folders.refuse_finished(job)
     folders.check_checkpoint(job)
+    if not first_process():
+        return
     folders.check_writable(job.run_dir)
     if folders.state(job.run_dir) == "to resume" and job.cfg.ckpt_path in (None, "last"):
         print(f"Resuming from {shown(job.run_dir / folders.LAST_CHECKPOINT)}")
@@ -124,7 +123,7 @@ def admit_sweep(jobs: Sequence[Job]) -> list[Job]:
     for job in to_run:
         folders.check_checkpoint(job)
         folders.check_writable(job.run_dir)
-    if jobs:
+    if jobs and first_process():
         resumed = sum(folders.state(job.run_dir) == "to resume" for job in to_run)
         print(
             f"{len(jobs)} runs: {len(jobs) - len(to_run)} finished, {resumed} to resume, "
@@ -153,7 +152,7 @@ def report(jobs: Sequence[Job]) -> int:
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
 def _task(cfg: DictConfig) -> float | None:
-    """One run, alone or in a sweep; the heavy imports start here.
+    """One run, alone or in a sweep.
 
     Returns:
         what a search maximises, see `search.objective`; None if the run failed.
@@ -162,22 +161,18 @@ def _task(cfg: DictConfig) -> float | None:
     hydra = HydraConfig.get()
     in_sweep = hydra.mode == RunMode.MULTIRUN
     beside = in_sweep and hydra.runtime.choices["hydra/launcher"] != plugins.BASIC
-    if in_sweep and not folders.will_run(job):  # for every process of a run
+    if in_sweep and not folders.will_run(job):
         return search.objective(job.run_dir)
-    if not folders.first_process():
-        _run(job)
-        return None
-    if not beside:  # imports take a while: say what is going on
+    first = first_process()
+    if first and not beside:  # imports take a while: say what is going on
         print(f"\n{shown(job.run_dir)}" if in_sweep else shown(job.run_dir), flush=True)
     try:
         check(job)
-        with (
-            stoppable(job.run_dir / folders.LAST_CHECKPOINT),
-            claimed(job.run_dir, patience=-1 if in_sweep else _PATIENCE),
-        ):
-            if folders.will_run(job):  # another process may have finished it meanwhile
-                with folders.replacing(job.run_dir), sweeps.output(job.run_dir, beside=beside):
-                    _run(job)
+        with stoppable(job.run_dir / folders.LAST_CHECKPOINT):
+            if first:
+                _run_in_folder(job, patience=-1 if in_sweep else _PATIENCE, beside=beside)
+            else:
+                _run(job)
     except RunStopped as stopped:
         if beside:  # the sweep's own process says it
             sys.exit(stopped.exit_code)
@@ -185,59 +180,40 @@ def _task(cfg: DictConfig) -> float | None:
     except InUseError as error:
         _exit(str(error), 2)
     except Exception as error:
-        _note(error, job.run_dir)
-        text = sentence(error)
+        failure = describe(error)
+        if first:
+            _note(failure, job.run_dir)
         if in_sweep:
             where = f"{shown(job.run_dir)}: " if beside else ""
-            print(f"failed: {where}{text or repr(error)}", file=sys.stderr, flush=True)
+            print(f"failed: {where}{failure.line}", file=sys.stderr, flush=True)
             return None
-        if text is not None:
-            _exit(text, 2)
-        traceback.print_exc()
-        sys.exit(1)
-    if beside:
+        _exit(failure.sentence or failure.trace.rstrip(), failure.exit_code)
+    if first and beside:
         print(f"finished: {shown(job.run_dir)}", flush=True)
     return search.objective(job.run_dir)
 
 
+def _run_in_folder(job: Job, *, patience: float, beside: bool) -> None:
+    """Train while no other process does so in the same folder."""
+    with claimed(job.run_dir, patience=patience):
+        if folders.will_run(job):  # another process may have finished it meanwhile
+            with folders.replacing(job.run_dir), sweeps.output(job.run_dir, beside=beside):
+                _run(job)
+
+
 def _run(job: Job) -> None:
-    # Threads that spin while they wait make small networks ten times slower on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from mln_lightning.job import run_job  # imports torch
-
-    run_job(job.cfg, job.run_dir, choices=job.choices, overrides=job.overrides)
-
-
-def sentence(error: Exception) -> str | None:
-    """What to tell the user, or None for an error only a traceback explains."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException  # imports torch
-
-    cause: BaseException | None = error
-    while isinstance(cause, InstantiationException):
-        cause = cause.__cause__
-    match cause:
-        case UserError() | ValueError() | MisconfigurationException():
-            text = str(cause)
-        case OSError(filename=None) | OSError(strerror=None):
-            text = cause.strerror or str(cause)
-        case OSError():
-            text = f"cannot use {cause.filename}: {cause.strerror}"
-        case TypeError() if isinstance(error, InstantiationException):  # wrong constructor argument
-            where = str(error).rpartition("full_key: ")[2]
-            text = f"{where}: {cause}"
-        case Exception() if type(cause).__module__.startswith("wandb."):  # not imported for this
-            text = f"Weights & Biases: {cause} logger.offline=true needs no account."
-        case _:
-            return None
-    return " ".join(text.split())
+    """Train in this process, or in as many as it takes."""
+    if count := processes_to_start(job.cfg):
+        launch(job, count)
+    else:
+        train(job)
 
 
-def _note(error: Exception, run_dir: Path) -> None:
+def _note(failure: Failure, run_dir: Path) -> None:
     """Leave the traceback in the run folder, ending with the sentence if there is one."""
-    lines = traceback.format_exception(error)
-    text = sentence(error)
+    said = f"\n{failure.sentence}\n" if failure.sentence else ""
     with suppress(OSError):  # a full disk is what we may be reporting
-        (run_dir / folders.ERROR).write_text("".join(lines) + (f"\n{text}\n" if text else ""))
+        (run_dir / folders.ERROR).write_text(failure.trace + said)
 
 
 def _exit(text: str, code: int) -> NoReturn:

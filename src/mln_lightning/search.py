@@ -114,19 +114,25 @@ def check_sweeper(sweeper: DictConfig) -> None:
         )
 
 
-def check_objective(cfg: DictConfig) -> None:
-    """Refuse to search without validation images.
+def check_possible(cfg: DictConfig, *, alone: bool) -> None:
+    """Refuse to search without validation images, or with several processes that each would.
 
     Args:
         cfg: of one run.
+        alone: whether no launcher such as torchrun has started other processes beside this one.
 
     Raises:
-        UserError: there are none.
+        UserError: saying which.
     """
     if OmegaConf.select(cfg, "dataset.num_val", default=None) in (0, "0"):
         raise UserError(
             "dataset.num_val=0 leaves no validation images, and a search compares settings by "
             "them; use dataset.num_val=0.1 or so"
+        )
+    if not alone:
+        raise UserError(
+            "a search is led by one process; start it without torchrun or srun, its runs start "
+            "theirs (trainer.devices=2)"
         )
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mln_lightning import processes
+
 _HIDDEN = 100
 
 
 def weights_against(gradient: Tensor) -> Tensor:
-    """Weights along the negative gradient, cut at 0 and scaled to the sum 1.
+    """Weights along the negative gradient, cut at 0 and scaled to the mean 1 over all processes.
 
     Ren et al., ICML 2018, Algorithm 1: the samples whose greater weight would lower the clean
     loss count, the others do not.
@@ -18,12 +20,15 @@ def weights_against(gradient: Tensor) -> Tensor:
         gradient: ``(B,)`` of the clean loss in each sample's weight; its scale does not matter.
 
     Returns:
-        ``(B,)`` at least 0, of sum 1; all 0 if no sample would lower the clean loss.
+        ``(B,)`` at least 0; all 0 if no sample of the whole batch would lower the clean loss.
     """
     wanted = (-gradient).clamp(min=0)
     # Divided by its largest entry first: a sum of tiny numbers may round to nothing.
-    wanted = wanted / wanted.max().clamp(min=torch.finfo(wanted.dtype).tiny)
-    return wanted / wanted.sum().clamp(min=1.0)  # the sum is 0, or at least 1
+    wanted = wanted / processes.largest(wanted).clamp(min=torch.finfo(wanted.dtype).tiny)
+    number = wanted.new_full((), len(wanted))
+    total, batch = processes.total(torch.stack([wanted.sum(), number]))
+    weights: Tensor = wanted / (total.clamp(min=1.0) / batch)  # the total is 0, or at least 1
+    return weights
 
 
 class WeightNet(nn.Module):

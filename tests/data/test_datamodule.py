@@ -35,6 +35,8 @@ def blobs_module(noise=SYM, source=blobs, **options):
 def at_step(module, step, epoch=0):
     """Stands for a trainer that has finished ``step`` steps."""
     module.trainer = SimpleNamespace(
+        global_rank=0,
+        world_size=1,
         global_step=step,
         current_epoch=epoch,
         lightning_module=SimpleNamespace(dtype=torch.float32),

@@ -177,45 +177,29 @@ def test_no_unlabelled_rows_change_nothing():
 
 
 @samplers
-@given(st.integers(1, 5), st.integers(1, 2), st.integers(0, 14), st.booleans())
+@given(st.integers(1, 5), st.integers(1, 11), st.integers(0, 14), st.booleans())
 def test_shares_of_all_processes_are_the_batches_of_one(make, processes, each, step, drop_last):
     clock = Clock()
-    options = {"batch_size": processes * each}
+    options = {"batch_size": max(each, processes)}
     if make is not meta_sampler:
         options["drop_last"] = drop_last
     one = make(clock, **options)
-
-    def shares_of_all():
-        return [make(clock, rank=r, num_processes=processes, **options) for r in range(processes)]
-
-    if min(len(batch) for batch in one) < processes:
-        with pytest.raises(ValueError, match="fewer than the"):
-            shares_of_all()
-        return
-    shared = shares_of_all()
+    shared = [make(clock, rank=r, num_processes=processes, **options) for r in range(processes)]
     clock.now = step
     assert {len(sampler) for sampler in shared} == {len(one)}
     for batch, shares in zip(one, zip(*shared, strict=True), strict=True):
         assert torch.cat(shares).tolist() == batch.tolist()
         lengths = {len(share) for share in shares}
-        assert 1 <= min(lengths) <= max(lengths) <= min(lengths) + 1
-        if len(batch) == processes * each:
-            assert lengths == {each}
+        assert max(lengths) <= min(lengths) + 1  # a short last batch may leave some without any
 
 
 @pytest.mark.parametrize("make", [train_sampler, meta_sampler])
 def test_batches_that_processes_cannot_share_are_refused(make):
-    with pytest.raises(ValueError, match="must be a multiple of their number, got 4 for 3"):
-        make(Clock(), batch_size=4, num_processes=3)
+    with pytest.raises(ValueError, match="must be at least their number, got 4 for 5"):
+        make(Clock(), batch_size=4, num_processes=5)
     for rank, processes in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ValueError, match=f"got rank {rank} of {processes} processes"):
             make(Clock(), batch_size=4, rank=rank, num_processes=processes)
-
-
-def test_last_batch_smaller_than_the_processes_is_refused():
-    with pytest.raises(ValueError, match="holds 3, fewer than the 4 processes"):
-        train_sampler(Clock(), num_processes=4, drop_last=False)
-    assert len(train_sampler(Clock(), num_processes=4)) == 5
 
 
 def test_bad_unlabelled_options_are_refused():

@@ -187,34 +187,35 @@ def test_processes_with_parts_of_a_batch_equal_one_with_all(backend):
 
     def part(rows: slice, reduce=None):
         function = stateless(network)
+        share = len(images[rows]) / len(images)
         return meta_step(
             function,
             dict(network.named_parameters()),
             images[rows],
-            lambda o: cross_entropy(o, (seen[rows] @ phi.T).softmax(dim=1)),
-            lambda p: cross_entropy(function(p, meta_images[rows]), meta_labels[rows]),
+            lambda o: share * cross_entropy(o, (seen[rows] @ phi.T).softmax(dim=1)),
+            lambda p: share * cross_entropy(function(p, meta_images[rows]), meta_labels[rows]),
             (phi,),
             lr=0.5,
             backend=backend,
             reduce=reduce,
         ).grads
 
-    # Processes in turn: in round k the first k means are known, and each adds its own share.
-    means: list[list[torch.Tensor]] = []
+    # Processes in turn: in round k the first k sums are known, and each adds its own part.
+    sums: list[list[torch.Tensor]] = []
     for k in range(3):
-        shares = []
-        for rows in (slice(0, 4), slice(4, 8)):
+        parts = []
+        for rows in (slice(0, 3), slice(3, 8)):
             calls: list[list[torch.Tensor]] = []
 
             def reduce(tensors, calls=calls):
                 calls.append(list(tensors))
-                return means[len(calls) - 1] if len(calls) <= len(means) else tensors
+                return sums[len(calls) - 1] if len(calls) <= len(sums) else tensors
 
-            part(rows, reduce)
-            assert len(calls) == 3
-            shares.append(calls[k])
-        means.append([(a + b) / 2 for a, b in zip(*shares, strict=True)])
-    assert relative(means[2], part(slice(0, 8))) < TOLERANCE[backend]
+            grads = part(rows, reduce)
+            assert len(calls) == 2  # the virtual gradient and v
+            parts.append([*calls, grads][k])
+        sums.append([a + b for a, b in zip(*parts, strict=True)])
+    assert relative(sums[2], part(slice(0, 8))) < TOLERANCE[backend]
 
 
 def test_virtual_update_is_a_plain_gradient_step():

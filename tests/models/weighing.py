@@ -89,16 +89,16 @@ def momentum_steps(
 def fit(model: MetaModule, given: Sequence[TrainBatch]) -> tuple[list[StepOutput], list[MetaStep]]:
     """One epoch of real training steps; what they returned, and their meta gradients."""
     steps: list[MetaStep] = []
-    real = model.meta_gradient
+    real = model._meta_gradient
 
     def recorded(*args: object, **options: object) -> MetaStep:
         steps.append(real(*args, **options))  # type: ignore[arg-type]
         return steps[-1]
 
-    model.meta_gradient = recorded  # type: ignore[method-assign]
+    model._meta_gradient = recorded  # type: ignore[method-assign]
     watch = Watch()
     trainer(1, watch).fit(model, DataLoader(list(given), batch_size=None))  # type: ignore[arg-type]
-    model.meta_gradient = real  # type: ignore[method-assign]
+    model._meta_gradient = real  # type: ignore[method-assign]
     return watch.outputs, steps
 
 

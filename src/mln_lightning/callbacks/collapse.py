@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import Checkpoint as AfterModuleHooks
 from rich.console import Console
 from torch import Tensor
 
+from mln_lightning import processes
 from mln_lightning.batch import UNKNOWN, StepOutput, TrainBatch
 from mln_lightning.data.datamodule import NoisyLabelDataModule
 from mln_lightning.models import MetaLabelNet
@@ -75,9 +76,8 @@ class CollapseWarning(AfterModuleHooks):
         """Look at the epoch, and start anew."""
         if self.warned:
             return
-        observed, predicted, soft = (
-            _shares(counts) for counts in (self.observed, self.predicted, self.soft)
-        )
+        counted = processes.totals([self.observed, self.predicted, self.soft])
+        observed, predicted, soft = map(_shares, counted)
         for counts in (self.observed, self.predicted, self.soft):
             counts.zero_()
         if soft is None:
@@ -89,8 +89,8 @@ class CollapseWarning(AfterModuleHooks):
         lost = (soft < SHARE * expected) & (expected >= RARE / len(soft))
         self.epochs_lost = torch.where(lost, self.epochs_lost + 1, 0)
         classes = (self.epochs_lost >= PATIENCE).nonzero().flatten().tolist()
+        self.warned = bool(classes)
         if classes and trainer.is_global_zero:
-            self.warned = True
             names = class_names(trainer, len(soft))
             lost_names = [names[c] for c in classes]
             text = sentence(trainer.current_epoch + 1, lost_names, len(soft), advice(pl_module))
@@ -99,7 +99,9 @@ class CollapseWarning(AfterModuleHooks):
     def state_dict(self) -> dict[str, Any]:
         """The counts of an unfinished epoch, what came before, and whether it was said."""
         return {
-            "counts": torch.stack([self.observed, self.predicted, self.soft]).cpu(),
+            "counts": processes.total(
+                torch.stack([self.observed, self.predicted, self.soft])
+            ).cpu(),
             "before": self.before,
             "epochs_lost": self.epochs_lost,
             "warned": self.warned,
@@ -107,7 +109,9 @@ class CollapseWarning(AfterModuleHooks):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where the checkpoint was taken."""
-        self.observed, self.predicted, self.soft = state_dict["counts"].clone()
+        counts = state_dict["counts"].clone()
+        # One process goes on with what all had counted; they are added up later.
+        self.observed, self.predicted, self.soft = counts if not processes.rank() else 0 * counts
         self.before = state_dict["before"]
         self.epochs_lost = state_dict["epochs_lost"]
         self.warned = state_dict["warned"]

@@ -8,6 +8,7 @@ from typing import Any, cast
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from mln_lightning import processes
 from mln_lightning.batch import Batch, StepOutput, TrainBatch
 from mln_lightning.metrics.label_quality import LabelQuality
 
@@ -50,9 +51,10 @@ class LabelQualityCurve(Callback):
         self.quality.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """The counts of an unfinished epoch."""
-        return dict(self.quality.state_dict())
+        """The counts of an unfinished epoch, over all processes."""
+        return {name: processes.total(n) for name, n in self.quality.state_dict().items()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the counts of an unfinished epoch."""
-        self.quality.load_state_dict(state_dict)
+        """Continue the counts of an unfinished epoch, in one process; they are added up later."""
+        if processes.rank() == 0:
+            self.quality.load_state_dict(state_dict)

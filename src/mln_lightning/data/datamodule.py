@@ -62,11 +62,9 @@ class NoisyLabelDataModule(LightningDataModule):
         meta_batch_size: None = ``batch_size``, but no more than there are meta samples.
         rate: noise rate asked for, 0…1; for the record only.
         augment: augmentation of training images (meta images are never changed).
-        num_workers: worker processes of each loader; None = as many as there are cores, at most 8.
-            Images in memory need none.
+        num_workers: worker processes per loader, None = cores, up to 8; images in memory need none.
         drop_last: leave out a short last batch.
-        test_soft_labels: file of people's label distributions for the test images, such as
-            CIFAR-10H, to compare predictions with.
+        test_soft_labels: file of people's label distributions for the test images (CIFAR-10H).
         verify: handed to a source that can check its files; None = it has no such choice.
         seed: seed of order and augmentation.
         data_seed: seed of noise and splits.
@@ -149,7 +147,7 @@ class NoisyLabelDataModule(LightningDataModule):
         if self._parts is None:
             self._splits, self._parts = self._read()
         if not self.num_workers:
-            loading.place(self._parts, self._device())
+            loading.place(self._parts, loading.device_of(self.trainer))
 
     def _read(self) -> tuple[Splits, Partition]:
         splits = self.source() if self.verify is None else self.source(verify=self.verify)
@@ -235,6 +233,7 @@ class NoisyLabelDataModule(LightningDataModule):
             step=lambda: 0 if self.trainer is None else self.trainer.global_step,
             drop_last=self.drop_last,
             unlabelled_order=self.unlabelled_order,
+            share=loading.share_of(self.trainer),
         )
         return {
             "train": self._loader(self.parts.train.source, order),
@@ -242,12 +241,12 @@ class NoisyLabelDataModule(LightningDataModule):
         }
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The validation set with observed labels, in order; an empty list if there is none."""
-        return self.in_order(self.parts.val) if len(self.parts.val) else []
+        """This process's share of the validation set, in order; an empty list if there is none."""
+        return self._in_shares(self.parts.val) if len(self.parts.val) else []
 
     def test_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """The test set, in order; an empty list if there is none."""
-        return [] if self.parts.test is None else self.in_order(self.parts.test)
+        """This process's share of the test set, in order; an empty list if there is none."""
+        return [] if self.parts.test is None else self._in_shares(self.parts.test)
 
     @property
     def also_test(self) -> Mapping[str, LabeledImages]:
@@ -289,12 +288,12 @@ class NoisyLabelDataModule(LightningDataModule):
         """All samples of a set in the order of their rows, once, never augmented."""
         return self._loader(part.source, torch.split(part.index, self.batch_size))
 
+    def _in_shares(self, part: Part) -> DataLoader[Batch]:
+        rank, number = loading.share_of(self.trainer)
+        return self.in_order(Part(part.source, torch.tensor_split(part.index, number)[rank]))
+
     def _loader(
         self, source: BatchSource, batches: Sampler[Tensor] | tuple[Tensor, ...]
     ) -> DataLoader[Batch]:
-        return loading.batch_loader(
-            source, batches, workers=self.num_workers, device=self._device()
-        )
-
-    def _device(self) -> torch.device:
-        return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+        device = loading.device_of(self.trainer)
+        return loading.batch_loader(source, batches, workers=self.num_workers, device=device)

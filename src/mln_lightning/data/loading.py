@@ -6,6 +6,7 @@ import os
 import signal
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Sampler
 
@@ -15,6 +16,16 @@ from mln_lightning.data.source import ImageArrays
 
 _MOST_WORKERS = 8  # more than that rarely decode faster than one GPU trains
 _SHARE = 0.5  # of a device's free memory that images may take
+
+
+def device_of(trainer: Trainer | None) -> torch.device:
+    """Where a trainer's batches go."""
+    return torch.device("cpu") if trainer is None else trainer.strategy.root_device
+
+
+def share_of(trainer: Trainer | None) -> tuple[int, int]:
+    """Rank of this process among those that share the trainer's batches, and their number."""
+    return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
 
 def default_workers() -> int:

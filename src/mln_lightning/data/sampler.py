@@ -32,14 +32,12 @@ class TrainSampler(Sampler[Tensor]):
     (``sequential``): first the labelled batches, then the unlabelled ones, and no batch with both.
     Epochs are equally long either way.
 
-    A short last batch that is no multiple of the number of processes gives shares that differ by
-    one. A mean over processes then weighs its samples a little unequally; ``drop_last`` avoids it.
+    Shares of a batch differ by one sample at most. In a short last batch a process may have none.
 
     Args:
         rows: ``(n,)`` int64 rows to draw from.
-        batch_size: B, samples of a step over all processes; at least 1, a multiple of
-            ``num_processes``, and no more than there are rows of each kind that has its own
-            batches.
+        batch_size: B, samples of a step over all processes; at least one for each process, and no
+            more than there are rows of each kind that has its own batches.
         seed: seed of the order.
         step: tells how many training steps are finished.
         drop_last: leave out the last batch if it is short; in the sequential order of both kinds.
@@ -49,8 +47,7 @@ class TrainSampler(Sampler[Tensor]):
         num_processes: processes that share each batch.
 
     Raises:
-        ValueError: a size, the rank or the order is out of range, or a short last batch holds fewer
-            samples than there are processes.
+        ValueError: a size, the rank or the order is out of range.
     """
 
     def __init__(
@@ -83,13 +80,6 @@ class TrainSampler(Sampler[Tensor]):
                     f"got {batch_size}."
                 )
         _check_processes("batch size", batch_size, rank, num_processes)
-        for kind, part in parts.items():
-            rest = len(part) % batch_size
-            if not drop_last and 0 < rest < num_processes:
-                raise ValueError(
-                    f"The last batch of the {len(part)} {kind} samples holds {rest}, fewer than "
-                    f"the {num_processes} processes: set drop_last=true or change the batch size."
-                )
         self.parts = tuple(parts.values())
         self.batch_size = batch_size
         self.seed = seed
@@ -123,8 +113,7 @@ class MetaSampler(Sampler[Tensor]):
 
     Args:
         rows: ``(m,)`` int64 rows to draw from, at least one.
-        batch_size: b, samples of a step over all processes; at least 1, a multiple of
-            ``num_processes``.
+        batch_size: b, samples of a step over all processes; at least one for each process.
         steps_per_epoch: length of the training sampler beside it.
         seed: seed of the stream.
         step: tells how many training steps are finished.
@@ -191,10 +180,10 @@ def _check_processes(name: str, batch_size: int, rank: int, num_processes: int) 
             f"A rank is between 0 and the number of processes less one, got rank {rank} of "
             f"{num_processes} processes."
         )
-    if batch_size % num_processes:
+    if batch_size < num_processes:
         raise ValueError(
-            f"The {name} is that of all processes together and must be a multiple of their number, "
-            f"got {batch_size} for {num_processes} processes."
+            f"The {name} is that of all processes together and must be at least their number, got "
+            f"{batch_size} for {num_processes} processes."
         )
 
 
@@ -207,6 +196,7 @@ def train_samplers(
     step: Callable[[], int],
     drop_last: bool,
     unlabelled_order: Literal["mixed", "sequential"],
+    share: tuple[int, int],
 ) -> tuple[TrainSampler, MetaSampler]:
     """The order of the training and of the meta samples, batch by batch.
 
@@ -218,10 +208,12 @@ def train_samplers(
         step: tells how many training steps are finished.
         drop_last: leave out an epoch's last batch if it is short.
         unlabelled_order: where samples without a label come.
+        share: rank of this process, and how many share each batch.
 
     Raises:
         ValueError: a size is out of range.
     """
+    rank, num_processes = share
     train, meta = parts.train, parts.meta
     unlabelled = train.labels == UNKNOWN
     order = TrainSampler(
@@ -232,6 +224,8 @@ def train_samplers(
         drop_last=drop_last,
         unlabelled=train.index[unlabelled],
         unlabelled_order=unlabelled_order,
+        rank=rank,
+        num_processes=num_processes,
     )
     meta_order = MetaSampler(
         meta.index,
@@ -239,6 +233,8 @@ def train_samplers(
         steps_per_epoch=len(order),
         seed=seed,
         step=step,
+        rank=rank,
+        num_processes=num_processes,
     )
     return order, meta_order
 

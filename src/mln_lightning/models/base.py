@@ -13,10 +13,12 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from mln_lightning import processes
 from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
 from mln_lightning.data.datamodule import NoisyLabelDataModule
 from mln_lightning.models.epoch_means import EpochMeans
 from mln_lightning.models.evaluated import EvaluatedModule
+from mln_lightning.models.shared_training import SharedTraining
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 SchedulerFactory = Callable[[Optimizer], LRScheduler]
@@ -50,6 +52,9 @@ class NoisyLabelModule(EvaluatedModule, ABC):
     uses_unlabelled: ClassVar[bool] = False
     """Whether `noisy_step` learns from samples without a label; else it does not see them."""
 
+    whole_batch = ""
+    """Why one process must see the whole batch, a clause; empty if processes may share it."""
+
     def __init__(
         self,
         network: nn.Module,
@@ -69,20 +74,16 @@ class NoisyLabelModule(EvaluatedModule, ABC):
         self._optimizer = optimizer
         self._scheduler = scheduler
         self.epoch_means = EpochMeans()
+        self.shared = SharedTraining()
         self._prepared = False
 
     def setup(self, stage: str) -> None:
         """Refuse what cannot work, and `prepare`, before a checkpoint is loaded.
 
         Raises:
-            ValueError: more than one process, or data of which nothing is known in advance for a
-                method that must know its samples.
+            ValueError: data of which nothing is known in advance for a method that must know its
+                samples, or several processes where that cannot be exact.
         """
-        if self.trainer.world_size > 1:
-            raise ValueError(
-                f"Training on {self.trainer.world_size} processes is not supported yet: batches "
-                "and meta gradient are those of one process; set trainer.devices=1."
-            )
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, NoisyLabelDataModule):
             self.prepare_once(data.train_labels)
@@ -91,12 +92,18 @@ class NoisyLabelModule(EvaluatedModule, ABC):
                 f"{type(self).__name__} keeps something for every training sample; train it with a "
                 "NoisyLabelDataModule, which knows them in advance."
             )
+        if self.trainer.world_size > 1:
+            self.shared.start(self)
 
     def prepare_once(self, labels: Tensor) -> None:
         """`prepare`, if that was not done yet."""
         if not self._prepared:
+            before = {name for name, _ in self.named_buffers()}
             self.prepare(labels)
             self._prepared = True
+            made = [name for name, _ in self.named_buffers() if name not in before]
+            rows = len(labels)
+            self.shared.keep_rows([n for n in made if len(self.get_buffer(n)) == rows], rows)
 
     def prepare(self, labels: Tensor) -> None:
         """Make tables with a row for every sample, before the first step.
@@ -138,18 +145,27 @@ class NoisyLabelModule(EvaluatedModule, ABC):
                 self.warmed_up = True
             if batch_idx == 0:
                 self.on_noisy_epoch()
+                self.shared.follow_first(self)
         step = self._warmup_step if warming_up else self.noisy_step
         labelled = batch["train"].labels != UNKNOWN
         if not self._some_unlabelled or (self.uses_unlabelled and not warming_up):
-            output = step(batch)
-        elif bool(labelled.any()):
+            output = self._shared_step(step, batch)
+        elif processes.total(labelled.sum()) > 0:
             train = Batch(*(column[labelled] for column in batch["train"]))
-            output = step(TrainBatch(train=train, meta=batch["meta"]))
+            output = self._shared_step(step, TrainBatch(train=train, meta=batch["meta"]))
             output["rows"] = labelled
         else:
             output = self._no_step()
-        self.epoch_means.record(output, self.global_step - 1)
+        self.epoch_means.record(self.shared.losses(output), self.global_step - 1)
         return output
+
+    def _shared_step(
+        self, step: Callable[[TrainBatch], StepOutput], batch: TrainBatch
+    ) -> StepOutput:
+        train, meta = batch["train"], batch["meta"]
+        self.shared.weigh(len(train.index), len(meta.index), train.images.device)
+        self.shared.mark(train.index)
+        return step(batch)
 
     @abstractmethod
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
@@ -165,11 +181,23 @@ class NoisyLabelModule(EvaluatedModule, ABC):
         return self.supervised_step(batch["train"])
 
     def descend(self, loss: Tensor) -> None:
-        """One optimiser step of the network on ``loss`` ``()``, with AMP and DDP by Lightning."""
+        """One optimiser step of the network, with AMP and DDP by Lightning.
+
+        Args:
+            loss: ``()`` mean over the present samples.
+        """
         optimizer = self._network_optimizer()
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        # DDP takes the mean over the processes, and they are parts of a sum.
+        self.manual_backward(self.part_of_batch(loss) * processes.count())
         optimizer.step()
+
+    def part_of_batch(self, loss: Tensor) -> Tensor:
+        """What the mean over this process's samples ``()`` adds to that over the whole batch.
+
+        Gradients in something that belongs to a sample are right only if taken of this.
+        """
+        return loss * self.shared.train_share
 
     def supervised_step(self, train: Batch) -> StepOutput:
         """θ ← θ − lr · ∂θ cross_entropy(network(x), observed label)."""
@@ -179,8 +207,14 @@ class NoisyLabelModule(EvaluatedModule, ABC):
         return {"loss": loss.detach(), "logits": logits.detach()}
 
     def draws(self) -> torch.Generator:
-        """A CPU generator for what a step draws: a function of the seed and the step."""
+        """A CPU generator for what a step draws: a function of the seed and the step.
+
+        It is the same in all processes, which all must ask for it, or none.
+        """
         state = torch.randint(2**62, ())  # the global generator is seeded anew for every step
+        if processes.count() > 1:
+            state = state.to(self.device)
+            processes.follow_first([state])
         return torch.Generator().manual_seed(int(state))
 
     def _no_step(self) -> StepOutput:
@@ -218,8 +252,13 @@ class NoisyLabelModule(EvaluatedModule, ABC):
                 f"{batch + 1}); lower a learning rate, or look at that batch."
             )
 
+    def complete_tables(self) -> None:
+        """Exchange the rows of tables that other processes have changed; before any checkpoint."""
+        self.shared.exchange_rows(self)
+
     def on_train_epoch_end(self) -> None:
-        """Log the epoch means and step the schedule, which manual optimisation leaves to us."""
+        """Complete the tables, log the epoch means and step the schedule: nobody else does."""
+        self.complete_tables()
         self.log_dict(self.epoch_means.compute())
         schedule = self.lr_schedulers()
         if isinstance(schedule, LRScheduler):

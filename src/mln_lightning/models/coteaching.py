@@ -33,6 +33,8 @@ class CoTeaching(TwoNetworks):
         ValueError: an argument is out of range, or there is no forget rate.
     """
 
+    whole_batch = "its networks choose small losses among the whole batch"
+
     def __init__(
         self,
         network: nn.Module,

@@ -43,6 +43,7 @@ class DivideMix(TwoNetworks):
         ValueError: an argument is out of range.
     """
 
+    whole_batch = "it mixes each image with another of the whole batch"
     uses_unlabelled = True  # a sample without a label is one whose label is not trusted
 
     clean_probability: Tensor

@@ -21,8 +21,9 @@ class EpochMeans(nn.Module):
         super().__init__()
         self.means = nn.ModuleDict()
         for name in ("train/loss", "meta/loss", "meta/grad_norm"):
-            # Looking for NaN would wait for the device; `bad_step` names it later.
-            self.means[name] = MeanMetric(nan_strategy="disable")
+            # Looking for NaN would wait for the device; `bad_step` names it later. Values are those
+            # of all processes already.
+            self.means[name] = MeanMetric(nan_strategy="disable", sync_on_compute=False)
             self._mean(name).persistent(True)
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
 

@@ -37,6 +37,8 @@ class JointOptimization(NoisyLabelModule):
         ValueError: an argument is out of range.
     """
 
+    whole_batch = "its prior is on the mean prediction of the whole batch"
+
     labels: Tensor
     past: Tensor
     seen: Tensor

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mln_lightning import processes
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.meta import Backend, Buffers
 from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
@@ -27,6 +28,7 @@ class LearningToReweight(MetaModule):
         warmup_epochs: at least 0; the paper has no warm-up.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
+        lean_memory: see `MetaModule`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -42,6 +44,7 @@ class LearningToReweight(MetaModule):
         warmup_epochs: int = 0,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
+        lean_memory: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -51,10 +54,11 @@ class LearningToReweight(MetaModule):
             warmup_epochs=warmup_epochs,
             meta_backend=meta_backend,
             meta_buffers=meta_buffers,
+            lean_memory=lean_memory,
         )
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
-        """Weights w = max(-∂L_meta/∂ε, 0) / sum;  θ ← θ - lr · ∂θ Σ w_i ℓ_i."""
+        """Weights w = max(-∂L_meta/∂ε, 0) / mean;  θ ← θ - lr · ∂θ mean(w_i ℓ_i)."""
         train, meta = batch["train"], batch["meta"]
 
         def losses(logits: Tensor) -> Tensor:
@@ -62,12 +66,11 @@ class LearningToReweight(MetaModule):
 
         eps = train.images.new_zeros(len(train.labels), requires_grad=True)
         step = self.meta_gradient(
-            train.images, lambda logits: (eps * losses(logits)).sum(), meta, (eps,)
+            train.images, lambda logits: (eps * losses(logits)).mean(), meta, (eps,)
         )
         weights = weights_against(step.grads[0])
-        loss = (weights * losses(step.logits)).sum()
-        seen: StepOutput = {"logits": step.logits.detach(), "meta_loss": step.meta_loss}
-        if not weights.any():
-            return seen | self._no_step()
+        loss = (weights * losses(step.logits)).mean()
+        if not processes.largest(weights):
+            return self.report(step, None) | self._no_step()
         self.descend(loss)
-        return seen | {"loss": loss.detach()}
+        return self.report(step, loss)

@@ -97,7 +97,7 @@ class Pencil(NoisyLabelModule):
         loss = loss + self.compatibility_weight * nll_loss(log_soft, train.labels)
         loss = loss + self.entropy_weight * entropy(logits, reduction="element")
         # Not left to `descend`, whose gradients are scaled in half precision.
-        (grad,) = torch.autograd.grad(loss, rows, retain_graph=True)
+        (grad,) = torch.autograd.grad(self.part_of_batch(loss), rows, retain_graph=True)
         self.descend(loss)
         self.table.descend(train.index, grad, self.label_lr)
         return _output(loss, logits, log_soft)

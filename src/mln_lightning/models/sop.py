@@ -81,7 +81,8 @@ class SOP(NoisyLabelModule):
         predicted = one_hot(logits.argmax(dim=1), self.num_classes)
         error = (predicted + missing.detach() - surplus - label).square().sum(dim=1).mean()
         # Apart from the network's, which may be scaled for half precision.
-        grad_u, grad_v = torch.autograd.grad(fit + error, (u, v), retain_graph=True)
+        whole = self.part_of_batch(fit + error)
+        grad_u, grad_v = torch.autograd.grad(whole, (u, v), retain_graph=True)
         self.descend(fit)
         self._move(self.u, train.index, -self.u_lr * grad_u)
         self._move(self.v, train.index, -self.v_lr * grad_v)

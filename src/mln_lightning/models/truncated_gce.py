@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from mln_lightning import processes
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.losses import box_cox, log_likelihood
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
@@ -89,7 +90,7 @@ class TruncatedGCE(NoisyLabelModule):
         """θ ← θ − lr · ∂θ mean of [w L_q(p_y) + (1 − w) L_q(k)]."""
         train = batch["train"]
         kept = self.kept[train.index]
-        if not bool(kept.any()):
+        if not processes.total(kept.sum()):
             return self._no_step()
         logits = self.network(train.images)
         terms = box_cox(log_likelihood(logits, train.labels), self.q)
