@@ -108,6 +108,8 @@ def run_job(
 
     device = trainer.strategy.root_device
     at_best |= further_metrics(model, data, device, human=human)
+    if checkpoint.best_epoch >= 0:  # not without a validation part
+        at_best["val/accuracy"] = checkpoint.best_score
     model.load_state_dict(last)
     at_last |= further_metrics(model, data, device, human=human)
     export_confusion(run_dir, confusion, data.info)
