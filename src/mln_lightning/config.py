@@ -63,6 +63,7 @@ class RunConfig:
         tf32: whether NVIDIA GPUs may compute float32 products in TensorFloat-32; None = torch's
             choice.
         channels_last: whether the networks' weights lie in memory as GPUs like it, channels last.
+        compile: whether the pieces of a training step are compiled by `torch.compile`.
         num_meta: size of the meta set: a count, a share (0.1 or "10%"), or "20/class"; None = all
             trusted images.
     """
@@ -77,6 +78,7 @@ class RunConfig:
     precision: str = "32-true"
     tf32: bool | None = None
     channels_last: bool = False
+    compile: bool = False
     num_meta: Any = None
     dataset: Any = MISSING
     noise: Any = MISSING

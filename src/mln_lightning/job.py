@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import distributed
 
-from mln_lightning.callbacks import Checkpoint, History
+from mln_lightning.callbacks import Checkpoint, CompilePieces, History
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.evaluation import further_metrics, soft_test_labels, test_accuracy
 from mln_lightning.export import (
@@ -159,6 +159,8 @@ def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> 
         run_dir: the run's folder.
         callbacks: of the run.
     """
+    if cfg.compile:
+        callbacks = [CompilePieces(), *callbacks]
     logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
     if isinstance(logger, WandbLogger):
         silence_wandb()
