@@ -149,18 +149,23 @@ class NoisyLabelModule(EvaluatedModule, ABC):
         step = self._warmup_step if warming_up else self.noisy_step
         labelled = batch["train"].labels != UNKNOWN
         if not self._some_unlabelled or (self.uses_unlabelled and not warming_up):
-            self.shared.weigh(batch)
-            output = step(batch)
+            output = self._shared_step(step, batch)
         elif processes.total(labelled.sum()) > 0:
             train = Batch(*(column[labelled] for column in batch["train"]))
-            present = TrainBatch(train=train, meta=batch["meta"])
-            self.shared.weigh(present)
-            output = step(present)
+            output = self._shared_step(step, TrainBatch(train=train, meta=batch["meta"]))
             output["rows"] = labelled
         else:
             output = self._no_step()
         self.epoch_means.record(self.shared.losses(output), self.global_step - 1)
         return output
+
+    def _shared_step(
+        self, step: Callable[[TrainBatch], StepOutput], batch: TrainBatch
+    ) -> StepOutput:
+        train, meta = batch["train"], batch["meta"]
+        self.shared.weigh(len(train.index), len(meta.index), train.images.device)
+        self.shared.mark(train.index)
+        return step(batch)
 
     @abstractmethod
     def noisy_step(self, batch: TrainBatch) -> StepOutput:

@@ -19,6 +19,8 @@ class Finetune(NoisyLabelModule):
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
         """θ ← θ − lr · ∂θ cross_entropy(network(x_meta), clean label)."""
         meta = batch["meta"]
+        # Processes have their parts of the meta batch, not of the training batch.
+        self.shared.weigh(len(meta.index), len(meta.index), meta.images.device)
         loss = cross_entropy(self.network(meta.images), meta.labels)
         self.descend(loss)
         return {"loss": loss.detach()}

@@ -21,11 +21,15 @@ class GoldLossCorrection(ForwardCorrection):
         """θ ← θ − lr · ∂θ of the mean, over all B + m samples, of −log (p T)_y or −log p_y."""
         train, meta = batch["train"], batch["meta"]
         sizes = [len(train.labels), len(meta.labels)]
+        self.shared.weigh(sum(sizes), sizes[1], train.images.device)
         together = self.network(torch.cat([train.images, meta.images]))
         logits, meta_logits = together.split(sizes)
         meta_loss = cross_entropy(meta_logits, meta.labels)
         corrected = self.corrected_loss(logits, train.labels)
-        loss = (sizes[0] * corrected + sizes[1] * meta_loss) / sum(sizes)
+        # One of several processes may have no sample of a kind: its mean is not a number.
+        means = zip(sizes, (corrected, meta_loss), strict=True)
+        total = sum((size * mean for size, mean in means if size), 0 * together.sum())
+        loss = total / max(sum(sizes), 1)
         self.descend(loss)
         return {
             "loss": loss.detach(),

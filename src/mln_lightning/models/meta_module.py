@@ -166,12 +166,13 @@ class MetaModule(NoisyLabelModule, ABC):
                 for name, p in params.items()
             }
             update = self._student_step
+        mean: list[Tensor] = []
 
         def clean_loss(params: Params) -> Tensor:
-            logits = self._at_virtual(params, meta.images)
-            return cross_entropy(logits, meta.labels) * self.shared.meta_share
+            mean.append(cross_entropy(self._at_virtual(params, meta.images), meta.labels))
+            return mean[0] * self.shared.meta_share
 
-        return meta_step(
+        step = meta_step(
             self._at_theta,
             params,
             images,
@@ -183,6 +184,7 @@ class MetaModule(NoisyLabelModule, ABC):
             update=update,
             reduce=processes.totals,
         )
+        return step._replace(meta_loss=mean[0].detach())
 
     def _record_norm(self, grads: Sequence[Tensor]) -> None:
         norm = torch.stack([grad.norm() for grad in grads]).norm()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from mln_lightning import processes
-from mln_lightning.batch import StepOutput, TrainBatch
+from mln_lightning.batch import StepOutput
 from mln_lightning.networks import synchronise_batch_norm
 
 if TYPE_CHECKING:
@@ -90,32 +90,36 @@ class SharedTraining:
             state = module.state_dict().values()
             processes.follow_first(tensor for tensor in state if isinstance(tensor, Tensor))
 
-    def weigh(self, batch: TrainBatch) -> None:
-        """Find this process's share of the batch: a number on the device, nobody waits for it."""
+    def weigh(self, num_train: int, num_meta: int, device: torch.device) -> None:
+        """Find this process's shares: numbers on the device, nobody waits for them.
+
+        Args:
+            num_train: samples that this process learns from in this step.
+            num_meta: its samples of the meta batch.
+            device: of the losses.
+        """
         if processes.count() == 1:
             return
-        self._mark(batch["train"].index)
-        images = batch["train"].images
-        sizes = [len(batch["train"].index), len(batch["meta"].index)]
-        here = torch.tensor(sizes, dtype=torch.float64).to(images.device, non_blocking=True)
+        here = torch.tensor([num_train, num_meta], dtype=torch.float64)
+        here = here.to(device, non_blocking=True)
         self.train_share, self.meta_share = here / processes.total(here).clamp(min=1)
 
     def losses(self, output: StepOutput) -> StepOutput:
         """The output of a step with losses that are means over the whole batches."""
         if processes.count() == 1 or "loss" not in output:
             return output
-        parts = {"loss": _known(output["loss"], self.train_share) * self.train_share}
-        if "meta_loss" in output:  # a part of the whole already
-            parts["meta_loss"] = _known(output["meta_loss"], self.meta_share)
+        parts = {"loss": _part(output["loss"], self.train_share)}
+        if "meta_loss" in output:
+            parts["meta_loss"] = _part(output["meta_loss"], self.meta_share)
         sums = dict(zip(parts, processes.totals(list(parts.values())), strict=True))
         whole: StepOutput = {**output, "loss": sums["loss"]}
         if "meta_loss" in sums:
             whole["meta_loss"] = sums["meta_loss"]
         return whole
 
-    def _mark(self, index: Tensor) -> None:
-        """Note that this process sees these samples."""
-        if self.tables:
+    def mark(self, index: Tensor) -> None:
+        """Note that this process sees these samples ``(B,)``, by number."""
+        if self.tables and processes.count() > 1:
             self._seen = self._seen.to(index.device)
             self._seen[index] = True
 
@@ -134,9 +138,9 @@ class SharedTraining:
         self._seen.zero_()
 
 
-def _known(loss: Tensor, share: float | Tensor) -> Tensor:
+def _part(loss: Tensor, share: float | Tensor) -> Tensor:
     """A process without samples has a share of 0, and as its loss the mean of nothing."""
-    return torch.where(torch.as_tensor(share, device=loss.device) > 0, loss, 0.0)
+    return torch.where(torch.as_tensor(share, device=loss.device) > 0, loss * share, 0.0)
 
 
 def _rows(seen: Tensor, table: Tensor) -> Tensor:
