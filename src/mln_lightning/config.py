@@ -56,6 +56,7 @@ class RunConfig:
         ckpt_path: a checkpoint file, or "last" for the run folder's own; None resumes if it can.
         overwrite: whether a finished run in the same folder is replaced.
         precision: Lightning's name of the number format.
+        channels_last: whether the networks' weights lie in memory as GPUs like it, channels last.
         num_meta: size of the meta set: a count, a share (0.1 or "10%"), or "20/class"; None = all
             trusted images.
     """
@@ -68,6 +69,7 @@ class RunConfig:
     ckpt_path: str | None = None
     overwrite: bool = False
     precision: str = "32-true"
+    channels_last: bool = False
     num_meta: Any = None
     dataset: Any = MISSING
     noise: Any = MISSING

@@ -63,6 +63,8 @@ def run_job(
     data.setup("fit")  # what is wrong with the data is said before anything is written
     human = soft_test_labels(data)
     model: NoisyLabelModule = instantiate(cfg.model)
+    if cfg.channels_last:
+        model.to(memory_format=torch.channels_last)  # images follow their convolutions
     model.prepare_once(data.train_labels)
     resume = checkpoint_to_resume(cfg.ckpt_path, run_dir)
     if resume is not None:

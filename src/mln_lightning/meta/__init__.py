@@ -10,10 +10,11 @@ from mln_lightning.meta.stateless import (
     Params,
     Stateless,
     along,
+    copies,
     stateless,
     virtual_update,
 )
-from mln_lightning.meta.step import MetaStep, Reduce, Update, meta_step
+from mln_lightning.meta.step import MetaStep, Reduce, Update, meta_step, plain_step
 from mln_lightning.meta.tangent import Backend
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "Stateless",
     "Update",
     "along",
+    "copies",
     "meta_step",
+    "plain_step",
     "stateless",
     "virtual_update",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Stateless:
 
     def snapshot(self) -> dict[str, Tensor]:
         """Copies of the buffers as they are now, by dotted name."""
-        return {name: buffer.clone() for name, buffer in self.network.named_buffers()}
+        return copies(dict(self.network.named_buffers()))
 
 
 def call(network: nn.Module, params: Params, buffers: Params, images: Tensor) -> Tensor:
@@ -93,6 +93,15 @@ def stateless(network: nn.Module, *, buffers: Buffers = "copy") -> Stateless:
     return Stateless(network, buffers)
 
 
+def copies(tensors: Params) -> dict[str, Tensor]:
+    """Detached copies by the same names, in one kernel per data type instead of one per tensor."""
+    made = {name: torch.empty_like(tensor.detach()) for name, tensor in tensors.items()}
+    for dtype in {tensor.dtype for tensor in tensors.values()}:
+        names = [name for name, tensor in tensors.items() if tensor.dtype == dtype]
+        torch._foreach_copy_([made[k] for k in names], [tensors[k].detach() for k in names])
+    return made
+
+
 def virtual_update(params: Params, grads: Params, lr: float) -> dict[str, Tensor]:
     """θ − lr · gradient, differentiable in all its tensors; parameters without gradient stay.
 
@@ -101,18 +110,32 @@ def virtual_update(params: Params, grads: Params, lr: float) -> dict[str, Tensor
         grads: gradients by name, a subset of the names in ``params``.
         lr: virtual learning rate, no momentum or weight decay.
     """
-    return {
-        name: torch.sub(p, grads[name], alpha=lr) if name in grads else p
-        for name, p in params.items()
-    }
+    moved = torch._foreach_sub([params[name] for name in grads], list(grads.values()), alpha=lr)
+    return {**params, **dict(zip(grads, moved, strict=True))}
 
 
 def along(params: Params, grads: Params) -> Tensor:
-    """⟨v, θ⟩ ``()``, whose gradient in θ is v: a loss for a gradient that is already known.
+    """A loss ``()`` of value 0 whose gradient in θ is v: adds a gradient that is already known.
 
     Args:
         params: θ by name.
-        grads: v by name, a subset of the names in ``params``.
+        grads: v by name, a subset of the names in ``params``; at least one. They are used up: the
+            backward pass, of which there can be only one, scales them in place.
     """
-    products = [torch.dot(v.flatten(), params[name].flatten()) for name, v in grads.items()]
-    return torch.stack(products).sum()
+    found: Tensor = _Along.apply(tuple(grads.values()), *(params[name] for name in grads))
+    return found
+
+
+class _Along(torch.autograd.Function):
+    """One kernel for all tensors, where a sum of inner products would take three for each."""
+
+    @staticmethod
+    def forward(ctx: Any, grads: tuple[Tensor, ...], *params: Tensor) -> Tensor:
+        ctx.grads = grads
+        return params[0].new_zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> tuple[Tensor | None, ...]:
+        grads, ctx.grads = ctx.grads, ()
+        torch._foreach_mul_(grads, factor)
+        return None, *grads

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mln_lightning.meta.randomness import preserved, random_state, restore
 from mln_lightning.meta.sharing import Recorder
-from mln_lightning.meta.stateless import Params, Stateless, call, virtual_update
+from mln_lightning.meta.stateless import Params, Stateless, call, copies, virtual_update
 from mln_lightning.meta.tangent import BACKENDS, Backend, logit_tangent
 
 Reduce = Callable[[Sequence[Tensor]], Sequence[Tensor]]
@@ -21,21 +21,27 @@ Update = Callable[[dict[str, Tensor]], Params]
 
 
 class MetaStep(NamedTuple):
-    """What `meta_step` found.
+    """What `meta_step` or `plain_step` found.
 
     Attributes:
         meta_loss: ``()`` on the meta batch at the virtual parameters, detached; with ``reduce``
-            this process's part of it.
-        grads: its derivatives, one per tensor in ``wrt`` and of its shape.
-        logits: ``(B, C)`` of the training batch at θ with their graph, for the conventional loss;
-            float32 or float64, also under autocast.
-        virtual_grads: v = ∂L_meta/∂θ' by name, for the parameters that require grad.
+            this process's part of it; None in a plain step.
+        grads: its derivatives, one per tensor in ``wrt`` and of its shape; none in a plain step.
+        logits: ``(B, C)`` of the training batch at θ with their graph, for the conventional loss,
+            or without it, see ``graph``; float32 or float64, also under autocast.
+        virtual_grads: v = ∂L_meta/∂θ' by name, for the parameters that require grad; none in a
+            plain step.
     """
 
-    meta_loss: Tensor
+    meta_loss: Tensor | None
     grads: tuple[Tensor, ...]
     logits: Tensor
     virtual_grads: dict[str, Tensor]
+
+
+def plain_step(network: Stateless, params: Params, images: Tensor) -> MetaStep:
+    """The training forward alone, for a step without a meta gradient; arguments as `meta_step`."""
+    return MetaStep(None, (), _at_least_float32(network(params, images)), {})
 
 
 def meta_step(
@@ -51,6 +57,8 @@ def meta_step(
     update: Update | None = None,
     reduce: Reduce | None = None,
     scale: float = 1.0,
+    graph: bool = True,
+    lean: bool = False,
 ) -> MetaStep:
     """How does the meta loss after one virtual SGD step on θ change with φ?
 
@@ -85,6 +93,10 @@ def meta_step(
             are what its own part of the training loss contributes.
         scale: factor on both losses while they are differentiated, divided out afterwards; for
             float16, where small gradients vanish. A result that overflowed is not finite.
+        graph: whether the logits returned have their graph; without it memory is let go early.
+        lean: nothing of the training batch is kept in memory during the meta loss and the
+            tangent: what is needed later is computed again, with the same random draws and to the
+            same result. Costs two forwards, one without ``graph``.
 
     Raises:
         ValueError: an unknown back end, a scale that is not positive, no parameter that requires
@@ -101,41 +113,44 @@ def meta_step(
 
     buffers, draws = network.snapshot(), random_state(images.device)
     recorder = Recorder()
-    if backend == "jvp" and "jvp" not in network.unsupported:
+    if backend == "jvp" and "jvp" not in network.unsupported and not lean:
         with recorder:
-            logits = network(params, images)
+            logits = _at_least_float32(network(params, images))
     else:
-        logits = network(params, images)
+        logits = _at_least_float32(network(params, images))
 
-    # Under autocast logits are of half precision; the losses on them must not be.
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     leaf = logits.detach().requires_grad_()
     (pull,) = torch.autograd.grad(head_loss(leaf) * scale, leaf, create_graph=True)
 
     step = update or (lambda grads: virtual_update(params, grads, lr))
-    virtual = _virtual(params, names, logits, pull.detach(), total, step, scale)
+    keep = graph and not lean
+    virtual = _virtual(params, names, logits, pull.detach(), total, step, scale, keep=keep)
+    if not keep:
+        logits = logits.detach()
     loss = meta_loss(virtual)
     v = _gradient(loss * scale, [virtual[name] for name in names], None, total, scale)
     loss = loss.detach()
     del virtual
 
     # The length is kept apart: half precision and the finite difference want a moderate direction.
-    length = torch.stack([g.norm() for g in v]).norm()
+    length = torch.stack(torch._foreach_norm(list(v))).norm()
     unit = length.clamp(min=torch.finfo(length.dtype).tiny)
-    direction = {name: g / unit for name, g in zip(names, v, strict=True)}
+    direction = dict(zip(names, torch._foreach_div(list(v), unit), strict=True))
     del v
 
     def forward(point: Params) -> Tensor:
         restore(draws)
-        copies = {name: buffer.clone() for name, buffer in buffers.items()}
-        return call(network.network, point, copies, images)
+        return call(network.network, point, copies(buffers), images)
 
     with preserved(images.device):
         tangent = logit_tangent(backend, network.unsupported, forward, params, direction, recorder)
+        if lean and graph:
+            logits = _at_least_float32(forward(params))
     grads = _label_gradient(pull, wrt, tangent.to(pull.dtype))
     factor = -lr * length / scale
-    meta_grads = tuple(g * factor for g in grads)
-    return MetaStep(loss, meta_grads, logits, {k: d.mul_(unit) for k, d in direction.items()})
+    meta_grads = tuple(torch._foreach_mul(grads, factor))
+    torch._foreach_mul_(list(direction.values()), unit)
+    return MetaStep(loss, meta_grads, logits, direction)
 
 
 def _virtual(
@@ -146,21 +161,35 @@ def _virtual(
     total: Reduce,
     update: Update,
     scale: float,
+    *,
+    keep: bool,
 ) -> dict[str, Tensor]:
     """θ' by name; the moved parameters are leaves that require grad."""
-    grads = _gradient(logits, [params[name] for name in names], pull, total, scale)
+    inputs = [params[name] for name in names]
+    grads = _gradient(logits, inputs, pull, total, scale, keep=keep)
     with torch.no_grad():
         moved = update(dict(zip(names, grads, strict=True)))
     return {name: p.requires_grad_() if name in names else p for name, p in moved.items()}
 
 
 def _gradient(
-    output: Tensor, inputs: list[Tensor], pull: Tensor | None, total: Reduce, scale: float
+    output: Tensor,
+    inputs: list[Tensor],
+    pull: Tensor | None,
+    total: Reduce,
+    scale: float,
+    *,
+    keep: bool = False,
 ) -> Sequence[Tensor]:
     grads = torch.autograd.grad(
-        output, inputs, grad_outputs=pull, retain_graph=pull is not None, materialize_grads=True
+        output, inputs, grad_outputs=pull, retain_graph=keep, materialize_grads=True
     )
-    return total([g / scale for g in grads] if scale != 1.0 else grads)
+    return total(torch._foreach_div(grads, scale) if scale != 1.0 else grads)
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    """Under autocast logits are of half precision; the losses on them must not be."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def _label_gradient(pull: Tensor, wrt: Sequence[Tensor], tangent: Tensor) -> list[Tensor]:

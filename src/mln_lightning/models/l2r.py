@@ -28,6 +28,7 @@ class LearningToReweight(MetaModule):
         warmup_epochs: at least 0; the paper has no warm-up.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
+        lean_memory: see `MetaModule`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -43,6 +44,7 @@ class LearningToReweight(MetaModule):
         warmup_epochs: int = 0,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
+        lean_memory: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -52,6 +54,7 @@ class LearningToReweight(MetaModule):
             warmup_epochs=warmup_epochs,
             meta_backend=meta_backend,
             meta_buffers=meta_buffers,
+            lean_memory=lean_memory,
         )
 
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
@@ -67,8 +70,7 @@ class LearningToReweight(MetaModule):
         )
         weights = weights_against(step.grads[0])
         loss = (weights * losses(step.logits)).mean()
-        seen: StepOutput = {"logits": step.logits.detach(), "meta_loss": step.meta_loss}
         if not processes.largest(weights):
-            return seen | self._no_step()
+            return self.report(step, None) | self._no_step()
         self.descend(loss)
-        return seen | {"loss": loss.detach()}
+        return self.report(step, loss)

@@ -9,12 +9,22 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mln_lightning import processes
-from mln_lightning.batch import Batch
-from mln_lightning.meta import Backend, Buffers, MetaStep, Params, along, meta_step, stateless
+from mln_lightning.batch import Batch, StepOutput
+from mln_lightning.meta import (
+    Backend,
+    Buffers,
+    MetaStep,
+    Params,
+    along,
+    copies,
+    meta_step,
+    plain_step,
+    stateless,
+)
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
 
 
@@ -35,6 +45,10 @@ class MetaModule(NoisyLabelModule, ABC):
         meta_backend: how the meta gradient is computed; see `mln_lightning.meta.meta_step`.
         meta_buffers: ``copy`` keeps the meta batch out of the network's batch-norm statistics,
             ``share`` lets it in, as the published code does.
+        meta_every: k, at least 1: φ moves only in those steps whose ``global_step`` is a multiple
+            of k; the others use it as it is.
+        lean_memory: let the training batch's graph go before the meta loss and make it anew after
+            it; see ``lean`` of `mln_lightning.meta.meta_step`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -52,6 +66,8 @@ class MetaModule(NoisyLabelModule, ABC):
         virtual_lr: float | Literal["current"] = 1.0,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
+        meta_every: int = 1,
+        lean_memory: bool = False,
     ) -> None:
         super().__init__(
             network, num_classes, optimizer, scheduler=scheduler, warmup_epochs=warmup_epochs
@@ -64,7 +80,11 @@ class MetaModule(NoisyLabelModule, ABC):
             raise ValueError(
                 f"meta_backend must be one of {', '.join(get_args(Backend))}, got {meta_backend!r}."
             )
+        if meta_every < 1:
+            raise ValueError(f"meta_every must be at least 1, got {meta_every}.")
         self.virtual_lr = virtual_lr
+        self.meta_every = meta_every
+        self.lean_memory = lean_memory
         self.meta_backend: Backend = meta_backend
         # Kept, because they remember what the network cannot do.
         self._at_theta = stateless(network, buffers="share")
@@ -93,6 +113,8 @@ class MetaModule(NoisyLabelModule, ABC):
     ) -> MetaStep:
         """One step of the meta optimiser on `meta_parameters`; see `meta_gradient`.
 
+        Where ``meta_every`` leaves it out, the training forward alone: a `plain_step`.
+
         Args:
             images: ``(B, K, H, W)`` of the training batch.
             head_loss: logits ``(B, C)`` ↦ training loss ``()``, closing over φ.
@@ -103,6 +125,8 @@ class MetaModule(NoisyLabelModule, ABC):
         Returns:
             The step; ``grads`` are those of the meta loss alone.
         """
+        if self.global_step % self.meta_every:
+            return plain_step(self._at_theta, dict(self.network.named_parameters()), images)
         wrt = tuple(self.meta_parameters())
         # First, because the meta gradient frees the graph that both may share.
         own = None
@@ -141,7 +165,8 @@ class MetaModule(NoisyLabelModule, ABC):
                 Nesterov momentum or dampening, whose step moves by −lr times the gradient.
 
         Returns:
-            The step, whose ``logits`` the conventional loss reuses, unless the network has moved.
+            The step, whose ``logits`` the conventional loss reuses; without their graph if the
+            network has moved.
         """
         step = self._meta_gradient(images, head_loss, meta, wrt, student_first)
         self._record_norm(
@@ -157,14 +182,13 @@ class MetaModule(NoisyLabelModule, ABC):
         wrt: Sequence[Tensor],
         student_first: bool,
     ) -> MetaStep:
+        self._network_optimizer().zero_grad()  # memory: the last step's gradients have been used
         params: Params = dict(self.network.named_parameters())
         update = None
         if student_first:
             # Copies: the tangent is taken at θ, which the real step overwrites.
-            params = {
-                name: p.detach().clone().requires_grad_(p.requires_grad)
-                for name, p in params.items()
-            }
+            moving = {name: p.requires_grad for name, p in params.items()}
+            params = {name: p.requires_grad_(moving[name]) for name, p in copies(params).items()}
             update = self._student_step
         mean: list[Tensor] = []
 
@@ -183,11 +207,13 @@ class MetaModule(NoisyLabelModule, ABC):
             backend=self.meta_backend,
             update=update,
             reduce=processes.totals,
+            graph=not student_first,
+            lean=self.lean_memory,
         )
         return step._replace(meta_loss=mean[0].detach())
 
     def _record_norm(self, grads: Sequence[Tensor]) -> None:
-        norm = torch.stack([grad.norm() for grad in grads]).norm()
+        norm = torch.stack(torch._foreach_norm(list(grads))).norm()
         self.epoch_means.update("meta/grad_norm", norm)
 
     def _student_step(self, grads: Mapping[str, Tensor]) -> Params:
@@ -198,6 +224,7 @@ class MetaModule(NoisyLabelModule, ABC):
         for name, grad in grads.items():
             parameters[name].grad = grad
         optimizer.step()
+        optimizer.zero_grad()  # memory for the meta loss
         return {name: p.detach() for name, p in parameters.items()}
 
     def virtual_step_size(self) -> float:
@@ -207,9 +234,38 @@ class MetaModule(NoisyLabelModule, ABC):
         return float(self.virtual_lr)
 
     def along(self, grads: Mapping[str, Tensor]) -> Tensor:
-        """⟨v, θ⟩ ``()``, whose gradient in θ is v; lets `descend` add a gradient that is known.
+        """A loss ``()`` of value 0 with gradient v: lets `descend` add a gradient that is known.
 
         Args:
-            grads: v by the parameters' names, such as `MetaStep.virtual_grads`.
+            grads: v by the parameters' names, such as `MetaStep.virtual_grads`; used up.
         """
         return along(dict(self.network.named_parameters()), grads)
+
+    @staticmethod
+    def report(
+        step: MetaStep, loss: Tensor | None, soft_labels: Tensor | None = None
+    ) -> StepOutput:
+        """What a training step reports.
+
+        Args:
+            step: its `meta_step`.
+            loss: ``()`` conventional loss; None = there was nothing to learn from.
+            soft_labels: ``(B, C)`` probabilities it trained on; None = the observed labels.
+        """
+        output: StepOutput = {"logits": step.logits.detach()}
+        if loss is not None:
+            output["loss"] = loss.detach()
+        if soft_labels is not None:
+            output["soft_labels"] = soft_labels.detach()
+        if step.meta_loss is not None:
+            output["meta_loss"] = step.meta_loss
+        return output
+
+
+def moves_by_lr(optimizer: Optimizer) -> bool:
+    """Whether the derivative of a step in the gradient is −lr, as ``student_first`` needs it."""
+    return isinstance(optimizer, SGD) and not any(
+        group[option]
+        for group in optimizer.param_groups
+        for option in ("nesterov", "dampening", "maximize")
+    )

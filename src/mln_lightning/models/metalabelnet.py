@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mln_lightning.batch import StepOutput, TrainBatch
@@ -17,8 +17,14 @@ from mln_lightning.losses import Reduction, compatibility, entropy, forward_kl, 
 from mln_lightning.meta import Backend, Buffers
 from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
 from mln_lightning.models.confident_meta import ConfidentMeta
-from mln_lightning.models.meta_module import MetaModule
-from mln_lightning.networks import evaluating, features, find_head, follow, head_of
+from mln_lightning.models.meta_module import MetaModule, moves_by_lr
+from mln_lightning.networks import (
+    InferenceFeatures,
+    InferenceMode,
+    find_head,
+    follow,
+    head_of,
+)
 
 Order = Literal["virtual_first", "student_first"]
 """``virtual_first``: a virtual step, then φ, then the real step. ``student_first``: the real step,
@@ -69,11 +75,14 @@ class MetaLabelNet(MetaModule):
         hidden_dim: see `LabelGenerator`; needs ``generator_start="random"``.
         encoder: see `Encoder`.
         encoder_decay: of the moving average in every step, 0…1.
+        encoder_mode: see `InferenceMode`; ``folded`` needs ``encoder="frozen"``.
         num_confident: None for a clean meta set; else none is looked at, and so many training
             samples take its place after warm-up, see `ConfidentMeta`.
         head: dotted name of the network's last linear layer; None finds it.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
+        meta_every: see `MetaModule`.
+        lean_memory: see `MetaModule`.
 
     Raises:
         ValueError: an argument is out of range, two contradict each other, or the head is not
@@ -104,10 +113,13 @@ class MetaLabelNet(MetaModule):
         hidden_dim: int | None = None,
         encoder: Encoder = "frozen",
         encoder_decay: float = 0.999,
+        encoder_mode: InferenceMode = "exact",
         num_confident: int | None = None,
         head: str | None = None,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
+        meta_every: int = 1,
+        lean_memory: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -119,6 +131,8 @@ class MetaLabelNet(MetaModule):
             virtual_lr=virtual_lr,
             meta_backend=meta_backend,
             meta_buffers=meta_buffers,
+            meta_every=meta_every,
+            lean_memory=lean_memory,
         )
         for name, value in (
             ("entropy_weight", entropy_weight),
@@ -134,6 +148,7 @@ class MetaLabelNet(MetaModule):
             ("reduction", reduction, Reduction),
             ("generator_start", generator_start, Start),
             ("encoder", encoder, Encoder),
+            ("encoder_mode", encoder_mode, InferenceMode),
         ):
             if choice not in get_args(allowed):
                 options = " or ".join(map(repr, get_args(allowed)))
@@ -150,6 +165,11 @@ class MetaLabelNet(MetaModule):
             raise ValueError(
                 "order='student_first' trains on soft labels made before the generator's step: it "
                 "needs regenerate_labels=False, got True."
+            )
+        if encoder_mode == "folded" and encoder != "frozen":
+            raise ValueError(
+                "encoder_mode='folded' folds the batch-norm of a network that does not change: it "
+                f"needs encoder='frozen', got {encoder!r}."
             )
         if kl_direction == "forward" and label_eps:
             raise ValueError(
@@ -176,6 +196,8 @@ class MetaLabelNet(MetaModule):
         self.encoder: nn.Module | None = None
         if encoder != "current":
             self.encoder = copy.deepcopy(network).requires_grad_(False).eval()
+        seen = network if self.encoder is None else self.encoder
+        self._features = InferenceFeatures(seen, self.head, encoder_mode)
         width = head_of(network, self.head).in_features
         self.generator = LabelGenerator(width, num_classes, hidden_dim)
         self.confident = None if num_confident is None else ConfidentMeta(num_confident)
@@ -195,38 +217,28 @@ class MetaLabelNet(MetaModule):
         own = None
         if self.compatibility_weight:  # γ CE(ŷ, observed): φ's own term of the meta objective
             own = self.compatibility_weight * compatibility(log_soft, train.labels)
-        if self.order == "virtual_first":
-            # θ' = θ − α ∂θ KL(p ‖ ŷ);  φ ← φ − β ∂φ L_meta(θ')
-            step = self.meta_step(
-                train.images, lambda logits: self._fit(logits, log_soft), meta, direct=own
-            )
-            if self.regenerate_labels:
-                log_soft = self.generator(encoded)
-            log_soft = log_soft.detach()
-            loss = self._conventional(step.logits, log_soft)
-            # θ ← θ − lr [∂θ (KL(p ‖ ŷ) + λ H(p)) + w v]: the gradient of ⟨v, θ⟩ is v.
-            self.descend(loss + self.meta_weight * self.along(step.virtual_grads))
-        else:
-            # θ' = the optimiser's step from θ along ∂θ (KL(p ‖ ŷ) + λ H(p)), and is the new θ;
-            # φ ← φ − β ∂φ L_meta(θ')
-            step = self.meta_step(
-                train.images,
-                lambda logits: self._conventional(logits, log_soft),
-                meta,
-                direct=own,
-                student_first=True,
-            )
-            log_soft = log_soft.detach()
-            loss = self._conventional(step.logits.detach(), log_soft)
+        student_first = self.order == "student_first"
+        virtual_loss = self._conventional if student_first else self._fit
+        # θ' = θ − α ∂θ KL(p ‖ ŷ);  φ ← φ − β ∂φ L_meta(θ'). With the student first, θ' is the
+        # optimiser's step from θ along ∂θ (KL(p ‖ ŷ) + λ H(p)), and the new θ.
+        step = self.meta_step(
+            train.images,
+            lambda logits: virtual_loss(logits, log_soft),
+            meta,
+            direct=own,
+            student_first=student_first,
+        )
+        if self.regenerate_labels and step.grads:
+            log_soft = self.generator(encoded)
+        log_soft = log_soft.detach()
+        loss = self._conventional(step.logits, log_soft)
+        if not (student_first and step.grads):
+            # θ ← θ − lr [∂θ (KL(p ‖ ŷ) + λ H(p)) + w v]; v is known where φ has moved.
+            clean = self.meta_weight * self.along(step.virtual_grads) if step.grads else 0.0
+            self.descend(loss + clean)
         if self.encoder is not None and self.encoder_decay is not None:
             follow(self.encoder, self.network, self.encoder_decay)
-        return {
-            **output,
-            "loss": loss.detach(),
-            "logits": step.logits.detach(),
-            "soft_labels": log_soft.exp(),
-            "meta_loss": step.meta_loss,
-        }
+        return output | self.report(step, loss, log_soft.exp())
 
     def _fit(self, logits: Tensor, log_soft: Tensor) -> Tensor:
         if self.kl_direction == "forward":
@@ -237,13 +249,9 @@ class MetaLabelNet(MetaModule):
         fit = self._fit(logits, log_soft)
         return fit + self.entropy_weight * entropy(logits, reduction=self.reduction)
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """``(B, K, H, W)`` → features ``(B, F)``, the input of the encoder's head."""
-        if self.encoder is None:
-            with evaluating(self.network):
-                return features(self.network, self.head, images)
-        return features(self.encoder, self.head, images)
+        return self._features(images)
 
     @torch.no_grad()
     def soft_labels(self, images: Tensor) -> Tensor:
@@ -277,18 +285,9 @@ class MetaLabelNet(MetaModule):
             ValueError: the order asks for a step that moves by −lr times the gradient.
         """
         optimizers, schedules = super().configure_optimizers()
-        if self.order == "student_first" and not _moves_by_lr(optimizers[0]):
+        if self.order == "student_first" and not moves_by_lr(optimizers[0]):
             raise ValueError(
                 "order='student_first' needs optimizer=SGD without nesterov, dampening and "
                 f"maximize, got {type(optimizers[0]).__name__} that is not so."
             )
         return optimizers, schedules
-
-
-def _moves_by_lr(optimizer: Optimizer) -> bool:
-    """Whether the derivative of a step in the gradient is −lr."""
-    return isinstance(optimizer, SGD) and not any(
-        group[option]
-        for group in optimizer.param_groups
-        for option in ("nesterov", "dampening", "maximize")
-    )

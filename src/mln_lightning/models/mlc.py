@@ -36,6 +36,8 @@ class MLC(MetaModule):
         head: dotted name of the network's last linear layer; None finds it.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
+        meta_every: see `MetaModule`.
+        lean_memory: see `MetaModule`.
 
     Raises:
         ValueError: an argument is out of range, or the head is not found.
@@ -55,6 +57,8 @@ class MLC(MetaModule):
         head: str | None = None,
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
+        meta_every: int = 1,
+        lean_memory: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -66,6 +70,8 @@ class MLC(MetaModule):
             virtual_lr=virtual_lr,
             meta_backend=meta_backend,
             meta_buffers=meta_buffers,
+            meta_every=meta_every,
+            lean_memory=lean_memory,
         )
         self.head = find_head(network, head)
         self.corrector = LabelCorrector(
@@ -87,12 +93,7 @@ class MLC(MetaModule):
         soft = corrected().detach()  # with the updated φ
         loss = cross_entropy(step.logits, soft)
         self.descend(loss)
-        return {
-            "loss": loss.detach(),
-            "logits": step.logits.detach(),
-            "soft_labels": soft,
-            "meta_loss": step.meta_loss,
-        }
+        return self.report(step, loss, soft)
 
     def meta_parameters(self) -> Iterable[nn.Parameter]:
         """Those of the label corrector."""

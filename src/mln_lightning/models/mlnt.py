@@ -158,8 +158,10 @@ class MLNT(NoisyLabelModule):
             found = _log_probabilities(self._at_virtual(leaves, train.images))
             apart = kl_div(found, target, reduction="batchmean", log_target=True)
             total += apart.detach() / self.num_synthetic
-            for name, grad in _gradient(apart, leaves).items():
-                v[name].add_(grad, alpha=1 / self.num_synthetic)
+            grads = _gradient(apart, leaves)
+            torch._foreach_add_(
+                list(v.values()), list(grads.values()), alpha=1 / self.num_synthetic
+            )
         return total, v
 
     def synthetic_labels(self, train: Batch, draws: torch.Generator) -> Tensor:
@@ -168,8 +170,8 @@ class MLNT(NoisyLabelModule):
         chosen = torch.randperm(size, generator=draws)[: int(self.synthetic_rate * size)]
         which = torch.randint(NEIGHBOURS, (len(chosen),), generator=draws)
         labels = train.labels.clone()
-        rows = chosen.to(labels.device)
-        labels[rows] = self.neighbour_labels[train.index[rows], which.to(labels.device)]
+        rows, which = (drawn.to(labels.device, non_blocking=True) for drawn in (chosen, which))
+        labels[rows] = self.neighbour_labels[train.index[rows], which]
         return labels
 
     def ramp(self) -> float:

@@ -34,6 +34,8 @@ class MSLC(MetaModule):
         virtual_lr: size of the virtual step.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
+        meta_every: see `MetaModule`.
+        lean_memory: see `MetaModule`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -53,6 +55,8 @@ class MSLC(MetaModule):
         virtual_lr: float | Literal["current"] = "current",
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
+        meta_every: int = 1,
+        lean_memory: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -64,6 +68,8 @@ class MSLC(MetaModule):
             virtual_lr=virtual_lr,
             meta_backend=meta_backend,
             meta_buffers=meta_buffers,
+            meta_every=meta_every,
+            lean_memory=lean_memory,
         )
         self.shares = MixingShares()
 
@@ -95,12 +101,7 @@ class MSLC(MetaModule):
                 train.index, mixed(shares, observed, earlier, step.logits.softmax(dim=1))
             )
         self.descend(loss)
-        return {
-            "loss": loss.detach(),
-            "logits": step.logits.detach(),
-            "soft_labels": soft,
-            "meta_loss": step.meta_loss,
-        }
+        return self.report(step, loss, soft)
 
     def _class_of(self, scores: Tensor) -> Tensor:
         return one_hot(scores.argmax(dim=1), self.num_classes)

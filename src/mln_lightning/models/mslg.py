@@ -34,6 +34,7 @@ class MSLG(MetaModule):
         reduction: ``batch`` or ``element`` (published code; C times smaller), for both losses.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
+        lean_memory: see `MetaModule`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -58,6 +59,7 @@ class MSLG(MetaModule):
         reduction: Reduction = "batch",
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
+        lean_memory: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -68,6 +70,7 @@ class MSLG(MetaModule):
             virtual_lr=virtual_lr,
             meta_backend=meta_backend,
             meta_buffers=meta_buffers,
+            lean_memory=lean_memory,
         )
         for name, value in (("label_lr", label_lr), ("entropy_weight", entropy_weight)):
             if value < 0:
@@ -99,12 +102,7 @@ class MSLG(MetaModule):
         loss = self._fit(step.logits, log_soft)
         loss = loss + self.entropy_weight * entropy(step.logits, reduction=self.reduction)
         self.descend(loss)
-        return {
-            "loss": loss.detach(),
-            "logits": step.logits.detach(),
-            "soft_labels": log_soft.exp(),
-            "meta_loss": step.meta_loss,
-        }
+        return self.report(step, loss, log_soft.exp())
 
     def _fit(self, logits: Tensor, log_soft: Tensor) -> Tensor:
         return reverse_kl(logits, log_soft, reduction=self.reduction)

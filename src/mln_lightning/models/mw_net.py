@@ -30,6 +30,8 @@ class MetaWeightNet(MetaModule):
         virtual_lr: see `MetaModule`; the paper's is ``current``.
         meta_backend: see `MetaModule`.
         meta_buffers: see `MetaModule`.
+        meta_every: see `MetaModule`.
+        lean_memory: see `MetaModule`.
 
     Raises:
         ValueError: an argument is out of range.
@@ -47,6 +49,8 @@ class MetaWeightNet(MetaModule):
         virtual_lr: float | Literal["current"] = "current",
         meta_backend: Backend = "jvp",
         meta_buffers: Buffers = "copy",
+        meta_every: int = 1,
+        lean_memory: bool = False,
     ) -> None:
         super().__init__(
             network,
@@ -58,6 +62,8 @@ class MetaWeightNet(MetaModule):
             virtual_lr=virtual_lr,
             meta_backend=meta_backend,
             meta_buffers=meta_buffers,
+            meta_every=meta_every,
+            lean_memory=lean_memory,
         )
         self.weight_net = WeightNet()
 
@@ -79,11 +85,7 @@ class MetaWeightNet(MetaModule):
         weights = self.weight_net(each.detach()).detach()  # with the updated φ
         loss = (weights * each).mean()  # θ ← θ - lr · ∂θ mean(w_i ℓ_i)
         self.descend(loss)
-        return {
-            "loss": loss.detach(),
-            "logits": step.logits.detach(),
-            "meta_loss": step.meta_loss,
-        }
+        return self.report(step, loss)
 
     def meta_parameters(self) -> Iterable[nn.Parameter]:
         """Those of the weight net."""
