@@ -14,7 +14,8 @@ from torch.nn.functional import one_hot
 
 from mln_lightning.data import DatasetInfo, NoisyLabelDataModule, Splits
 from mln_lightning.datasets import blobs
-from mln_lightning.evaluation import final_metrics, soft_test_labels
+from mln_lightning.evaluation import further_metrics, soft_test_labels
+from mln_lightning.evaluation import test_accuracy as accuracy_on_test
 from mln_lightning.models import Supervised
 
 INFO = DatasetInfo("blobs", 4, (1, 8, 8), (0.5,), (0.3,))
@@ -64,21 +65,22 @@ def test_every_test_set_is_measured(trained: tuple[Trainer, Supervised], tmp_pat
     human = soft_test_labels(module)
     assert human is not None
     torch.testing.assert_close(human, half.double())
-    found = final_metrics(trainer, model, module, "last", human=human)
+    found = accuracy_on_test(trainer, model, module)
+    found |= further_metrics(model, module, torch.device("cpu"), human=human)
 
     def logits(part: str) -> torch.Tensor:
         images = module.normalize(source().parts()[part].fetch(torch.arange(200)))
         return model.network.eval()(images).detach()
 
     right = (logits("test").argmax(dim=1) == source().test.labels).double().mean()  # type: ignore[union-attr]
-    assert found["test/accuracy_last"] == pytest.approx(float(right), abs=1e-6)
-    assert found["test/accuracy_last"] > 0.9
-    assert found["test_elsewhere/accuracy_last"] < 0.6
+    assert found["test/accuracy"] == pytest.approx(float(right), abs=1e-6)
+    assert found["test/accuracy"] > 0.9
+    assert found["test_elsewhere/accuracy"] < 0.6
     log_p = logits("test").double().log_softmax(dim=1)
     cross = -(half * log_p).sum(dim=1).mean()
-    assert found["test/human_cross_entropy_last"] == pytest.approx(float(cross), abs=1e-5)
+    assert found["test/human_cross_entropy"] == pytest.approx(float(cross), abs=1e-5)
     entropy = -(half * half.log()).sum(dim=1).mean()
-    assert found["test/human_kl_last"] == pytest.approx(float(cross - entropy), abs=1e-5)
+    assert found["test/human_kl"] == pytest.approx(float(cross - entropy), abs=1e-5)
     assert len(found) == 4
 
 
@@ -99,8 +101,10 @@ def test_people_s_labels_follow_the_images_that_are_left_to_test_on(tmp_path: Pa
 def test_without_a_test_set(trained: tuple[Trainer, Supervised], tmp_path: Path) -> None:
     trainer, model = trained
     module = data(source={"test": False})
-    found = final_metrics(trainer, model, module, "last", human=soft_test_labels(module))
-    assert set(found) == {"test_elsewhere/accuracy_last"}
+    assert accuracy_on_test(trainer, model, module) == {}
+    human = soft_test_labels(module)
+    found = further_metrics(model, module, torch.device("cpu"), human=human)
+    assert set(found) == {"test_elsewhere/accuracy"}
     module = data(source={"test": False}, test_soft_labels=str(tmp_path / "people.npy"))
     with pytest.raises(ValueError, match="needs a test set"):
         soft_test_labels(module)

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from mln_lightning.datasets import digits
-from mln_lightning.run import sentence
+from mln_lightning.failure import sentence
 from mln_lightning.wandb_pictures import tables_in
 from test_resume import run
 

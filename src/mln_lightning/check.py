@@ -19,9 +19,9 @@ from rich.progress import Progress
 
 from mln_lightning.config import Job, plan
 from mln_lightning.errors import UserError
+from mln_lightning.failure import sentence
 from mln_lightning.files import write_atomically
 from mln_lightning.preflight import check
-from mln_lightning.run import sentence
 
 if TYPE_CHECKING:
     from mln_lightning.data import LabeledImages, NoisyLabelDataModule, Splits

@@ -33,11 +33,13 @@ from mln_lightning.listing.describe import describe_arrays, describe_folder, des
 VERSION_BASE = "1.3"
 CONFIG_NAME = "config"
 
-# Overrides that a folder name need not tell: they are in its path already, or change no result.
+# Overrides that a folder name need not tell: they are in its path already, or change no result
+# but for rounding: a run may be continued on another number of processes.
 _NOT_IN_HASH = frozenset(
     {
         *("dataset", "noise", "model", "rate", "seed"),
         *("ckpt_path", "overwrite", "download", "data_dir"),
+        *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy"),
     }
 )
 

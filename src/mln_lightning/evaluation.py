@@ -33,41 +33,53 @@ def soft_test_labels(data: NoisyLabelDataModule) -> Tensor | None:
     return read_soft_labels(data.test_soft_labels, test.source.labels)[test.index]
 
 
-def final_metrics(
-    trainer: Trainer,
-    model: NoisyLabelModule,
-    data: NoisyLabelDataModule,
-    when: str,
-    *,
-    human: Tensor | None = None,
+def test_accuracy(
+    trainer: Trainer, model: NoisyLabelModule, data: NoisyLabelDataModule
 ) -> dict[str, float]:
-    """Metrics of the model's present weights.
+    """``test/accuracy`` of the model's present weights, a fraction; nothing without a test set.
+
+    All processes have to call this; each looks at its share of the test set.
 
     Args:
         trainer: has trained the model, or could.
-        model: with the weights to test.
+        model: with the weights to test; keeps the confusions.
         data: set up.
-        when: ends every key, such as ``last``.
+    """
+    if data.parts.test is None:
+        return {}
+    trainer.test(model, datamodule=data, verbose=False)
+    return {"test/accuracy": float(trainer.callback_metrics["test/accuracy"])}
+
+
+def further_metrics(
+    model: NoisyLabelModule,
+    data: NoisyLabelDataModule,
+    device: torch.device,
+    *,
+    human: Tensor | None = None,
+) -> dict[str, float]:
+    """Metrics of the model's present weights beside `test_accuracy`; one process does this alone.
+
+    Args:
+        model: with the weights to test; stays on ``device``.
+        data: set up.
+        device: where to compute.
         human: from `soft_test_labels`.
 
     Returns:
-        fractions by name: ``test/accuracy_…``; ``test_<name>/accuracy_…`` for further test sets;
-        ``test/human_cross_entropy_…`` and ``test/human_kl_…``, nats, where the data have soft test
-        labels. Nothing without a test set.
+        fractions by name: ``test_<name>/accuracy`` for further test sets;
+        ``test/human_cross_entropy`` and ``test/human_kl``, nats, where the data have soft test
+        labels.
     """
     found: dict[str, float] = {}
-    if data.parts.test is not None:
-        trainer.test(model, datamodule=data, verbose=False)
-        found[f"test/accuracy_{when}"] = float(trainer.callback_metrics["test/accuracy"])
-    device = trainer.strategy.root_device
     for name, part in data.also_test.items():
         logits, labels = logits_of(model, data, data.in_order(whole(part)), device)
         right = (logits.argmax(dim=1) == labels).double().mean()
-        found[f"test_{name}/accuracy_{when}"] = float(right)
+        found[f"test_{name}/accuracy"] = float(right)
     if human is not None and data.parts.test is not None:
         logits, _ = logits_of(model, data, data.in_order(data.parts.test), device)
         for name, value in human_agreement(logits.softmax(dim=1), human).items():
-            found[f"test/human_{name}_{when}"] = value
+            found[f"test/human_{name}"] = value
     return found
 
 

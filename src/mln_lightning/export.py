@@ -179,16 +179,16 @@ def export_noise(run_dir: Path, data: NoisyLabelDataModule) -> None:
     save_figure(figure, run_dir / "noise.png")
 
 
-def export_confusion(run_dir: Path, model: NoisyLabelModule, info: DatasetInfo) -> None:
-    """Write ``confusion.png`` of the last test; nothing without one.
+def export_confusion(run_dir: Path, confusion: Tensor | None, info: DatasetInfo) -> None:
+    """Write ``confusion.png``; nothing without a test.
 
     Args:
         run_dir: existing folder.
-        model: tested.
+        confusion: ``(C, C)`` counts, a row for each clean class.
         info: names of the classes.
     """
-    if model.confusion is not None:
-        save_figure(confusion_figure(model.confusion, info), run_dir / "confusion.png")
+    if confusion is not None:
+        save_figure(confusion_figure(confusion, info), run_dir / "confusion.png")
 
 
 def write_classifier(run_dir: Path, network: nn.Module) -> None:

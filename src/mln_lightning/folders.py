@@ -7,7 +7,6 @@ holds the traceback of the last attempt if that failed.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -124,9 +123,3 @@ def replacing(run_dir: Path) -> Iterator[None]:
     finally:
         if state(run_dir) != "to do":
             shutil.rmtree(aside, ignore_errors=True)
-
-
-def first_process() -> bool:
-    """Whether this is not one of the further processes that Lightning starts for more devices."""
-    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-    return all(rank == "0" for rank in ranks)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,10 +18,11 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger, WandbLogger
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from torch import distributed
 
 from mln_lightning.callbacks import Checkpoint, History
 from mln_lightning.data import NoisyLabelDataModule
-from mln_lightning.evaluation import final_metrics, soft_test_labels
+from mln_lightning.evaluation import further_metrics, soft_test_labels, test_accuracy
 from mln_lightning.export import (
     export_confusion,
     export_labels,
@@ -40,7 +43,8 @@ def run_job(
 ) -> None:
     """Train, test and export one composed configuration into ``run_dir``.
 
-    Continues from ``cfg.ckpt_path``, or from ``run_dir/last.ckpt`` where that exists.
+    Of several processes all train and test, and the first writes and prints. Continues from
+    ``cfg.ckpt_path``, or from ``run_dir/last.ckpt`` where that exists.
 
     Args:
         cfg: composed and checked configuration.
@@ -56,57 +60,63 @@ def run_job(
     """
     started = time.monotonic()
     quiet()
+    callbacks: list[Callback] = list(instantiate(cfg.callbacks).values())
+    history = next(c for c in callbacks if isinstance(c, History))
+    checkpoint = next(c for c in callbacks if isinstance(c, Checkpoint))
+    trainer = build_trainer(cfg, run_dir, callbacks)
     torch.manual_seed(cfg.seed)
     data: NoisyLabelDataModule = instantiate(cfg.dataset, _partial_=True)(
         noise=instantiate(cfg.noise)  # an object in the call; as an override Hydra would unpack it
     )
-    data.setup("fit")  # what is wrong with the data is said before anything is written
+    with first_alone(trainer) if cfg.download else nullcontext():
+        data.setup("fit")  # what is wrong with the data is said before anything is written
     human = soft_test_labels(data)
     model: NoisyLabelModule = instantiate(cfg.model)
     if cfg.channels_last:
         model.to(memory_format=torch.channels_last)  # images follow their convolutions
     model.prepare_once(data.train_labels)
-    resume = checkpoint_to_resume(cfg.ckpt_path, run_dir)
+    # The first process decides: it may have set aside a finished run that another still saw.
+    resume = trainer.strategy.broadcast(checkpoint_to_resume(cfg.ckpt_path, run_dir))
     if resume is not None:
         max_epochs = OmegaConf.select(cfg, "trainer.max_epochs")
         check_checkpoint(resume, model, data, max_epochs=max_epochs)
 
-    run_dir.mkdir(parents=True, exist_ok=True)
     composed = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
-    write_atomically(run_dir / "config.yaml", OmegaConf.to_yaml(composed))
-    export_noise(run_dir, data)
-    if data.unreadable:
-        write_atomically(run_dir / UNREADABLE, "\n".join(data.unreadable) + "\n")
-
-    callbacks: list[Callback] = list(instantiate(cfg.callbacks).values())
-    history = next(c for c in callbacks if isinstance(c, History))
-    checkpoint = next(c for c in callbacks if isinstance(c, Checkpoint))
-    logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
-    if isinstance(logger, WandbLogger):
-        silence_wandb()
-    if logger is not None:
-        logger.log_hyperparams(composed)
-    trainer: Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=logger or False, default_root_dir=run_dir
-    )
     console = Console(highlight=False)
-    console.print("\n".join(data_lines(data)), end="\n\n", no_wrap=True)
+    if trainer.is_global_zero:
+        start_folder(run_dir, composed, data)
+        console.print("\n".join(data_lines(data)), end="\n\n", no_wrap=True)
+    if trainer.logger is not None:
+        trainer.logger.log_hyperparams(composed)
     trainer.fit(model, datamodule=data, ckpt_path=resume)
 
-    metrics = last_values(history.rows)
-    metrics |= final_metrics(trainer, model, data, "last", human=human)
-    export_confusion(run_dir, model, data.info)
-    labels = export_labels(run_dir, model, data, device=trainer.strategy.root_device)
-    write_classifier(run_dir, model.classifier())
-    if (run_dir / "best.ckpt").exists():  # not without a validation part
+    at_last = test_accuracy(trainer, model, data)
+    confusion, last = model.confusion, copy.deepcopy(model.state_dict())
+    if trainer.is_global_zero and (run_dir / "best.ckpt").exists():  # not without validation
         best = torch.load(run_dir / "best.ckpt", map_location="cpu", weights_only=True)
         model.load_state_dict(best["state_dict"])
-    metrics |= final_metrics(trainer, model, data, "selected", human=human)
+    model.shared.follow_first(model)
+    at_best = test_accuracy(trainer, model, data)
+    number = trainer.world_size
+    if number > 1:
+        distributed.destroy_process_group()  # what is left takes one process, however long
+    if not trainer.is_global_zero:
+        return
+
+    device = trainer.strategy.root_device
+    at_best |= further_metrics(model, data, device, human=human)
+    model.load_state_dict(last)
+    at_last |= further_metrics(model, data, device, human=human)
+    export_confusion(run_dir, confusion, data.info)
+    labels = export_labels(run_dir, model, data, device=device)
+    write_classifier(run_dir, model.classifier())
     results: RunResults = {
         "choices": dict(choices),
         "overrides": list(overrides),
         "seeds": {"seed": cfg.seed, "data_seed": cfg.data_seed},
-        "metrics": metrics,
+        "metrics": last_values(history.rows)
+        | {f"{name}_last": value for name, value in at_last.items()}
+        | {f"{name}_selected": value for name, value in at_best.items()},
         "epochs": {
             "last": trainer.current_epoch,
             "selected": checkpoint.best_epoch + 1 or trainer.current_epoch,
@@ -120,14 +130,61 @@ def run_job(
         "versions": versions(),
         "commit": commit(),
         "device": device_name(trainer),
+        "processes": number,
     }
-    if isinstance(logger, WandbLogger):
+    if isinstance(trainer.logger, WandbLogger):
         with tables_in(run_dir / "wandb"):
-            log_pictures(logger, run_dir, labels, data)
-            log_final_table(logger, results)
+            log_pictures(trainer.logger, run_dir, labels, data)
+            log_final_table(trainer.logger, results)
     write_results(run_dir, results)
     console.print(summary_table(results))
     console.print(f"Everything is in {shown(run_dir)}", soft_wrap=True)
+
+
+def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> Trainer:
+    """The trainer of a run; where there are several processes, they have met.
+
+    Args:
+        cfg: composed configuration.
+        run_dir: the run's folder.
+        callbacks: of the run.
+    """
+    logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
+    if isinstance(logger, WandbLogger):
+        silence_wandb()
+    trainer: Trainer = instantiate(
+        cfg.trainer, callbacks=callbacks, logger=logger or False, default_root_dir=run_dir
+    )
+    if trainer.world_size > 1:
+        trainer.strategy.setup_environment()  # before training: there are things to agree upon
+    if not trainer.is_global_zero:
+        warnings.simplefilter("ignore")
+    return trainer
+
+
+@contextmanager
+def first_alone(trainer: Trainer) -> Iterator[None]:
+    """Let the first process go ahead, and the others when it is done."""
+    if not trainer.is_global_zero:
+        trainer.strategy.barrier()
+    yield
+    if trainer.is_global_zero:
+        trainer.strategy.barrier()
+
+
+def start_folder(run_dir: Path, composed: Mapping[str, Any], data: NoisyLabelDataModule) -> None:
+    """Write what is known before the first step.
+
+    Args:
+        run_dir: the run's folder; made here.
+        composed: configuration, resolved.
+        data: set up.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    write_atomically(run_dir / "config.yaml", OmegaConf.to_yaml(composed))
+    export_noise(run_dir, data)
+    if data.unreadable:
+        write_atomically(run_dir / UNREADABLE, "\n".join(data.unreadable) + "\n")
 
 
 def quiet() -> None:
@@ -139,6 +196,8 @@ def quiet() -> None:
         ".*checkpoint that ended before the epoch ended.*",  # our samplers resume in mid-epoch
         ".*Total length of `list` across ranks is zero.*",  # no validation part
         ".*smaller than the logging interval.*",  # metrics are logged by epoch
+        ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is of all processes
+        ".*The `srun` command is available.*",  # the processes are started without it
         ".*in eval mode at the start of training.*",  # the encoder belongs there
         ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
     ):

@@ -34,7 +34,7 @@ def mixup(
     """
     drawn = beta(alpha, generator)
     share = max(drawn, 1 - drawn)
-    other = torch.randperm(len(images), generator=generator).to(images.device)
+    other = torch.randperm(len(images), generator=generator).to(images.device, non_blocking=True)
     return (
         share * images + (1 - share) * images[other],
         share * soft + (1 - share) * soft[other],

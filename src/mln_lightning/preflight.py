@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from dataclasses import fields
 from typing import Any
 
@@ -10,9 +12,20 @@ from omegaconf import DictConfig, OmegaConf
 from mln_lightning.config import Job, RunConfig
 from mln_lightning.diagnosis import REQUIRED_GROUPS, did_you_mean
 from mln_lightning.errors import UserError
+from mln_lightning.launch import devices_of, number_started, started_by_others
 from mln_lightning.sizes import SampleSize
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed")  # those that are tested
+STRATEGIES = ("auto", "ddp")
+_OTHER_STRATEGIES = {  # part of a name → why not
+    "fsdp": ": the virtual update needs every process to have the whole of the parameters",
+    "deepspeed": ": the virtual update needs every process to have the whole of the parameters",
+    "spawn": ": the program starts its processes itself",
+    "fork": ": the program starts its processes itself",
+    "notebook": ": the program starts its processes itself",
+    "find_unused": ": every parameter of the network is used",
+}
+_PLACE = ("NODE_RANK", "MASTER_ADDR", "MASTER_PORT")
 _SIZES = ("num_val", "num_test", "num_unlabelled", "num_train")
 _OWN_RATE = {  # noise that takes no rate, and why
     "none": "it adds no noise",
@@ -39,13 +52,7 @@ def check(job: Job) -> None:
             f"precision={cfg.precision} is not supported{did_you_mean(cfg.precision, PRECISIONS)} "
             f"one of {', '.join(PRECISIONS)}"
         )
-    for key in ("devices", "num_nodes"):
-        number = OmegaConf.select(cfg, f"trainer.{key}", default=1)
-        if number not in (1, "1", [0]):
-            raise UserError(
-                f"trainer.{key}={number} asks for several processes, which is not supported yet; "
-                f"use trainer.{key}=1"
-            )
+    _check_processes(cfg)
     for group in REQUIRED_GROUPS:
         left_out = OmegaConf.is_missing(cfg, group) or cfg[group] is None
         if left_out and not (group == "noise" and job.choices.get("noise") == "none"):
@@ -53,6 +60,71 @@ def check(job: Job) -> None:
     _check_sizes(cfg)
     _check_flips(cfg)
     _check_transition(job)
+
+
+def _check_processes(cfg: DictConfig) -> None:
+    """Processes of the one kind there is, as many as were started if others have."""
+    strategy = str(OmegaConf.select(cfg, "trainer.strategy", default="auto"))
+    if strategy not in STRATEGIES:
+        why = next((why for name, why in _OTHER_STRATEGIES.items() if name in strategy), "")
+        raise UserError(
+            f"trainer.strategy={strategy} is not supported{why}; use trainer.strategy=ddp"
+        )
+    if OmegaConf.select(cfg, "trainer.sync_batchnorm", default=False):
+        raise UserError(
+            "trainer.sync_batchnorm=true brings a batch-norm without forward derivative; leave it "
+            "out, the program synchronises batch-norm itself"
+        )
+    nodes = OmegaConf.select(cfg, "trainer.num_nodes", default=1)
+    if not isinstance(nodes, int) or nodes < 1:
+        raise UserError(f"trainer.num_nodes={nodes} is no number of machines; use 1 or more")
+    try:
+        devices = devices_of(cfg)
+    except (TypeError, ValueError):
+        raise UserError(
+            f"trainer.devices={OmegaConf.select(cfg, 'trainer.devices')} names no devices; use a "
+            "number from 1, a list such as [0,1], or auto"
+        ) from None
+    several = nodes > 1 or devices is None or devices > 1
+    if several and sys.platform == "win32":
+        raise UserError("several processes need Linux or macOS; use trainer.devices=1")
+    if started_by_others():
+        _check_started(devices, nodes)
+    elif nodes > 1:
+        _check_place(nodes)
+
+
+def _check_started(devices: int | None, nodes: int) -> None:
+    """The launcher has started a process for each device."""
+    started = number_started()
+    if devices is not None and started not in (None, devices * nodes):
+        raise UserError(
+            f"{started} processes were started, and the run asks for {devices * nodes}; set "
+            "trainer.devices to the processes of each machine, and trainer.num_nodes to the "
+            "machines"
+        )
+    slurm = "LOCAL_RANK" not in os.environ
+    if slurm and os.environ.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+        raise UserError(
+            f"Lightning leaves a SLURM job named {os.environ['SLURM_JOB_NAME']} to itself; start "
+            "the processes with srun --job-name=train"
+        )
+
+
+def _check_place(nodes: int) -> None:
+    """Each machine is told which one it is, and where the first one is."""
+    missing = [key for key in _PLACE if key not in os.environ]
+    if missing:
+        raise UserError(
+            f"trainer.num_nodes={nodes} needs the environment variables {', '.join(_PLACE)} on "
+            f"each machine, and {', '.join(missing)} is not set; set it, or start the processes "
+            "with torchrun or srun"
+        )
+    rank = os.environ["NODE_RANK"]
+    if rank not in map(str, range(nodes)):
+        raise UserError(
+            f"NODE_RANK={rank} is no rank of {nodes} machines; they are 0 to {nodes - 1}"
+        )
 
 
 def _check_root(cfg: DictConfig) -> None:

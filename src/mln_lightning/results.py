@@ -61,6 +61,7 @@ class RunResults(TypedDict):
         versions: of Python and the main packages.
         commit: of the source tree, null outside a checkout.
         device: name of the device the run ended on.
+        processes: how many trained together when the run ended.
     """
 
     choices: dict[str, str]
@@ -74,6 +75,7 @@ class RunResults(TypedDict):
     versions: dict[str, str]
     commit: str | None
     device: str
+    processes: int
 
 
 def write_results(run_dir: Path, results: RunResults) -> None:

@@ -8,14 +8,12 @@ Exit codes: 0 done; 1 a run failed; 2 the request was wrong; 128 + n stopped by 
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import textwrap
-import traceback
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -23,16 +21,18 @@ from typing import NoReturn
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from mln_lightning import __version__, folders
 from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
 from mln_lightning.errors import RunStopped, UserError
+from mln_lightning.failure import Failure, describe
 from mln_lightning.files import shown
+from mln_lightning.launch import first_process, launch, processes_to_start
 from mln_lightning.preflight import check
 from mln_lightning.stopping import stoppable
+from mln_lightning.worker import train
 
 _INDENT = " " * 10  # under the folder, in the report of a sweep
 _OTHERS = ("check", "methods", "teacher")  # command lines of their own, by the first word
@@ -66,9 +66,6 @@ def _main() -> None:
     if args.cfg or args.info:
         _task()
         return
-    if not folders.first_process():
-        _task()
-        return
     if not asked.sweep:
         admit(asked.jobs[0])
         _task()
@@ -76,7 +73,7 @@ def _main() -> None:
     to_run = admit_sweep(asked.jobs)
     if to_run or not asked.jobs:  # none are known in advance if another sweeper chooses them
         _task()
-    sys.exit(report(to_run))
+    sys.exit(report(to_run) if first_process() else 0)
 
 
 def admit(job: Job) -> None:
@@ -87,6 +84,8 @@ def admit(job: Job) -> None:
     """
     folders.refuse_finished(job)
     folders.check_checkpoint(job)
+    if not first_process():
+        return
     folders.check_writable(job.run_dir)
     if folders.state(job.run_dir) == "to resume" and job.cfg.ckpt_path in (None, "last"):
         print(f"Resuming from {shown(job.run_dir / folders.LAST_CHECKPOINT)}")
@@ -111,7 +110,7 @@ def admit_sweep(jobs: Sequence[Job]) -> list[Job]:
     for job in to_run:
         folders.check_checkpoint(job)
         folders.check_writable(job.run_dir)
-    if jobs:
+    if jobs and first_process():
         resumed = sum(folders.state(job.run_dir) == "to resume" for job in to_run)
         print(
             f"{len(jobs)} runs: {len(jobs) - len(to_run)} finished, {resumed} to resume, "
@@ -140,73 +139,45 @@ def report(jobs: Sequence[Job]) -> int:
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
 def _task(cfg: DictConfig) -> None:
-    """One run, alone or in a sweep; the heavy imports start here."""
+    """One run, alone or in a sweep."""
     job = current_job(cfg)
     in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
-    if not folders.first_process():
-        _run(job)
+    if in_sweep and not folders.will_run(job):
         return
-    if in_sweep:
-        if not folders.will_run(job):
-            return
-        print()
-    print(shown(job.run_dir), flush=True)  # imports take a while: say what is going on
+    first = first_process()
+    if first:
+        print(end="\n" if in_sweep else "")
+        print(shown(job.run_dir), flush=True)  # imports take a while: say what is going on
+    folder = folders.replacing(job.run_dir) if first else nullcontext()
     try:
         check(job)
-        with stoppable(job.run_dir / folders.LAST_CHECKPOINT), folders.replacing(job.run_dir):
+        with stoppable(job.run_dir / folders.LAST_CHECKPOINT), folder:
             _run(job)
     except RunStopped as stopped:
         _exit(str(stopped), stopped.exit_code)  # SystemExit ends a sweep too
     except Exception as error:
-        _note(error, job.run_dir)
-        text = sentence(error)
+        failure = describe(error)
+        if first:
+            _note(failure, job.run_dir)
         if in_sweep:
-            print(f"failed: {text or repr(error)}", file=sys.stderr)
-        elif text is not None:
-            _exit(text, 2)
+            print(f"failed: {failure.line}", file=sys.stderr)
         else:
-            traceback.print_exc()
-            sys.exit(1)
+            _exit(failure.sentence or failure.trace.rstrip(), failure.exit_code)
 
 
 def _run(job: Job) -> None:
-    # Threads that spin while they wait make small networks ten times slower on a busy machine.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    from mln_lightning.job import run_job  # imports torch
-
-    run_job(job.cfg, job.run_dir, choices=job.choices, overrides=job.overrides)
-
-
-def sentence(error: Exception) -> str | None:
-    """What to tell the user, or None for an error only a traceback explains."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException  # imports torch
-
-    cause: BaseException | None = error
-    while isinstance(cause, InstantiationException):
-        cause = cause.__cause__
-    match cause:
-        case UserError() | ValueError() | MisconfigurationException():
-            text = str(cause)
-        case OSError(filename=None) | OSError(strerror=None):
-            text = cause.strerror or str(cause)
-        case OSError():
-            text = f"cannot use {cause.filename}: {cause.strerror}"
-        case TypeError() if isinstance(error, InstantiationException):  # wrong constructor argument
-            where = str(error).rpartition("full_key: ")[2]
-            text = f"{where}: {cause}"
-        case Exception() if type(cause).__module__.startswith("wandb."):  # not imported for this
-            text = f"Weights & Biases: {cause} logger.offline=true needs no account."
-        case _:
-            return None
-    return " ".join(text.split())
+    """Train in this process, or in as many as it takes."""
+    if count := processes_to_start(job.cfg):
+        launch(job, count)
+    else:
+        train(job)
 
 
-def _note(error: Exception, run_dir: Path) -> None:
+def _note(failure: Failure, run_dir: Path) -> None:
     """Leave the traceback in the run folder, ending with the sentence if there is one."""
-    lines = traceback.format_exception(error)
-    text = sentence(error)
+    said = f"\n{failure.sentence}\n" if failure.sentence else ""
     with suppress(OSError):  # a full disk is what we may be reporting
-        (run_dir / folders.ERROR).write_text("".join(lines) + (f"\n{text}\n" if text else ""))
+        (run_dir / folders.ERROR).write_text(failure.trace + said)
 
 
 def _exit(text: str, code: int) -> NoReturn:

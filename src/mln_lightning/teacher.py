@@ -18,9 +18,9 @@ from pathlib import Path
 from mln_lightning import folders
 from mln_lightning.config import Job, plan
 from mln_lightning.errors import RunStopped, UserError
+from mln_lightning.failure import sentence
 from mln_lightning.files import shown
 from mln_lightning.preflight import check
-from mln_lightning.run import sentence
 from mln_lightning.stopping import stoppable
 
 SCORES = "scores.npz"

@@ -16,7 +16,7 @@ from hydra.utils import instantiate
 
 from mln_lightning import folders
 from mln_lightning.errors import RunStopped, UserError
-from mln_lightning.run import sentence
+from mln_lightning.failure import sentence
 
 from .conftest import FakeJob
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,9 +14,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from mln_lightning.batch import UNKNOWN
-from mln_lightning.callbacks import History, LabelQualityCurve, Reseed
+from mln_lightning.callbacks import CollapseWarning, History, LabelQualityCurve, Reseed
 from mln_lightning.config import compose, conf_dir
+from mln_lightning.data.augment import Normalize, RandomCropFlip
+from mln_lightning.data.strong import StrongAugment
 from mln_lightning.models import NoisyLabelModule
+from tests.models.waiting import Waits, waits
 
 METHODS = sorted(path.stem for path in (conf_dir() / "model").glob("*.yaml"))
 EPOCHS = 4  # of five steps; every stage of a method but its last takes one epoch
@@ -71,6 +75,7 @@ def fit(
     *extra: Callback,
     resume: Path | None = None,
     precision: str = "32-true",
+    changes: Sequence[str] = (),
 ) -> Fit:
     cfg = compose(
         [
@@ -82,6 +87,7 @@ def fit(
             "dataset.meta_batch_size=9",  # not the size of the training batch
             f"trainer.max_epochs={EPOCHS}",
             "model.network.width=8",
+            *changes,
         ]
     )
     for key in cfg.model:  # stages are told by how long they take
@@ -104,6 +110,7 @@ def fit(
         callbacks=[
             Reseed(0),
             LabelQualityCurve(cfg.dataset.info.num_classes),
+            CollapseWarning(cfg.dataset.info.num_classes),
             history,
             *extra,
         ],
@@ -114,18 +121,23 @@ def fit(
     logged = {name: float(value) for row in after_warmup for name, value in row.items()}
     per_epoch = len(data.train_dataloader()["train"])
     return Fit(
-        before, model.state_dict(), trainer.global_step, per_epoch, trainer.current_epoch, logged
+        before,
+        model.state_dict(),
+        trainer.global_step,
+        per_epoch,
+        trainer.current_epoch,
+        logged,
     )
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory):
-    """The undisturbed run of a method, made once, with its checkpoints."""
+    """The undisturbed run of a method, made once, with its checkpoints and what would wait."""
 
     @functools.cache
-    def run(method: str) -> tuple[Fit, Path]:
-        folder = tmp_path_factory.mktemp(method)
-        return fit(method, folder, Keep(folder)), folder
+    def run(method: str) -> tuple[Fit, Path, set[str]]:
+        folder, waiting = tmp_path_factory.mktemp(method), Waits()
+        return fit(method, folder, Keep(folder), waiting), folder, waiting.found
 
     return run
 
@@ -138,7 +150,7 @@ def assert_same_bits(left: Fit, right: Fit) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_fits_and_counts_batches(method: str, runs) -> None:
-    run, _ = runs(method)
+    run = runs(method)[0]
     assert run.steps == EPOCHS * run.steps_per_epoch == 20
     assert all(torch.isfinite(v.float()).all() for v in run.state.values())
     assert any(
@@ -165,7 +177,7 @@ BETWEEN_EPOCHS = [
 
 @pytest.mark.parametrize(("method", "step"), IN_MID_EPOCH + ONE_EVERYWHERE + BETWEEN_EPOCHS)
 def test_resumed_equals_uninterrupted(method: str, step: int, runs, tmp_path: Path) -> None:
-    whole, folder = runs(method)
+    whole, folder, _ = runs(method)
     resumed = fit(method, tmp_path, resume=folder / f"{step}.ckpt")
     assert resumed.epochs == EPOCHS
     assert_same_bits(whole, resumed)
@@ -179,6 +191,52 @@ def test_label_quality_is_logged(method: str, runs) -> None:
     if method == "metalabelnet":
         assert 0 <= logged["labels/accuracy"] <= 1
     assert all(0 <= logged[key] <= 1 for key in logged if key.startswith("memorized/"))
+
+
+CHEAPER = ("model.meta_every=3", "model.lean_memory=true", "model.encoder_mode=folded")
+
+
+def test_cheaper_steps_resume_too(tmp_path: Path) -> None:
+    whole = fit("metalabelnet", tmp_path, Keep(tmp_path), changes=CHEAPER)
+    for step in SAVED[2:]:
+        resumed = fit("metalabelnet", tmp_path, resume=tmp_path / f"{step}.ckpt", changes=CHEAPER)
+        assert_same_bits(whole, resumed)
+
+
+WAITING = {
+    "coteaching_plus": {"nonzero"},  # learns from as many samples as the networks disagree about
+    "l2r": {"a number read"},  # a step whose weights are all zero is not taken
+    "truncated_gce": {"a number read"},  # nor one whose samples are all pruned
+    "metalabelnet_confident": {  # meta images are chosen from those on the host, and left out here
+        *("a selection by a mask", "cpu()", "to(device) that waits"),
+    },
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_no_step_waits_for_the_device(method: str, runs) -> None:
+    assert runs(method)[2] == WAITING.get(method, set())
+
+
+def test_waiting_is_noticed() -> None:
+    x, found = torch.arange(3.0), set[str]()
+    for wait in (x.sum().item, x.cpu, x.nonzero, lambda: x[x > 0], lambda: x.to("cpu")):
+        with waits(found):
+            x.add(1).softmax(dim=0)
+            assert not found
+            wait()
+        assert found
+        found.clear()
+
+
+def test_neither_does_the_preparation_of_a_batch() -> None:
+    """Augmentation and normalisation."""
+    found = set[str]()
+    images = torch.zeros(3, 1, 8, 8, dtype=torch.uint8)
+    augment = StrongAugment(cutout=2, first=RandomCropFlip(2, mode="reflect"))
+    with waits(found):
+        Normalize([0.5], [0.3])(augment(images, torch.arange(3), seed=0, epoch=1))
+    assert not found
 
 
 class FirstMetaStep(Callback):

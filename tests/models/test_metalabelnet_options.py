@@ -111,6 +111,7 @@ class ByHand:
         regenerate: bool = True,
         encoder: str = "frozen",
         encoder_decay: float = 0.0,
+        every: int = 1,
     ) -> None:
         self.theta = {k: v.detach().clone() for k, v in net.named_parameters()}
         self.stats = {k: v.clone() for k, v in net.named_buffers() if "num" not in k}
@@ -121,6 +122,7 @@ class ByHand:
         self.fit, self.order, self.alpha, self.gamma = fit, order, alpha, gamma
         self.meta_weight, self.regenerate = meta_weight, regenerate
         self.kind, self.decay = encoder, encoder_decay
+        self.every, self.taken = every, 0
 
     def soft(self, phi: Point, encoded: Tensor) -> Tensor:
         return functional_call(self.module, phi, (encoded,)).exp()
@@ -144,6 +146,9 @@ class ByHand:
         encoded = features(seen, x, seen)
         before = self.theta
         theta = {k: v.clone().requires_grad_() for k, v in before.items()}
+        self.taken += 1
+        if (self.taken - 1) % self.every:
+            return self.step_between(theta, encoded, x)
         phi = {k: v.clone().requires_grad_() for k, v in self.phi.items()}
         p, soft = logits(theta, x).softmax(1), self.soft(phi, encoded)
         student_first = self.order == "student_first"
@@ -174,13 +179,24 @@ class ByHand:
                 theta,
                 {k: g + self.meta_weight * c for k, g, c in zip(theta, plain, v, strict=True)},
             )
+        self._take_over(new_theta, before, x)
+        return {"loss": loss, "meta_loss": meta_loss, "soft_labels": soft}
+
+    def step_between(self, theta: Point, encoded: Tensor, x: Tensor) -> dict[str, Tensor]:
+        """Without a meta step: the present labels, and nothing clean."""
+        soft = self.soft(self.phi, encoded)
+        loss = self.conventional(logits(theta, x).softmax(1), soft)
+        grads = torch.autograd.grad(loss, theta.values())
+        self._take_over(self.moved(theta, dict(zip(theta, grads, strict=True))), theta, x)
+        return {"loss": loss, "soft_labels": soft}
+
+    def _take_over(self, new_theta: Point, before: Point, x: Tensor) -> None:
         self.theta = {k: t.detach() for k, t in new_theta.items()}
         self.momentum = {k: t.detach() for k, t in self.new_momentum.items()}
-        self._running(before, x)
+        self._running({k: t.detach() for k, t in before.items()}, x)
         if self.kind == "average":
             for k, t in {**self.theta, **self.stats}.items():
                 self.encoder[k] = self.decay * self.encoder[k] + (1 - self.decay) * t
-        return {"loss": loss, "meta_loss": meta_loss, "soft_labels": soft}
 
     def _running(self, theta: Point, x: Tensor) -> None:
         hidden = x.flatten(1) @ theta["1.weight"].T + theta["1.bias"]
@@ -225,6 +241,17 @@ CASES = {
         {"encoder": "average", "encoder_decay": 0.8, "meta_weight": 1.0},
     ),
     "current": ({"encoder": "current"}, {"encoder": "current", "meta_weight": 1.0}),
+    "lean": ({"lean_memory": True}, {"meta_weight": 1.0}),
+    "student_first lean": ({**STUDENT_FIRST, "lean_memory": True}, {"order": "student_first"}),
+    "every second": ({"meta_every": 2}, {"every": 2, "meta_weight": 1.0}),
+    "student_first every second": (
+        {**STUDENT_FIRST, "meta_every": 2},
+        {"order": "student_first", "every": 2},
+    ),
+    "average, every second": (
+        {"encoder": "average", "encoder_decay": 0.8, "meta_every": 2, "compatibility_weight": 0.3},
+        {"encoder": "average", "encoder_decay": 0.8, "every": 2, "gamma": 0.3, "meta_weight": 1.0},
+    ),
 }
 
 
@@ -241,6 +268,7 @@ def test_three_steps_equal_the_equations(case: str) -> None:
     expected = by_hand.run(data)
     got = fit(model, data)
     for step, (mine, its) in enumerate(zip(got, expected, strict=True)):
+        assert its.keys() == mine.keys() - {"logits"}
         for key, value in its.items():
             torch.testing.assert_close(
                 mine[key], value.detach(), rtol=1e-9, atol=1e-11, msg=f"{key} of step {step}"
@@ -302,6 +330,9 @@ def test_looking_at_current_features_leaves_the_network_as_it_is() -> None:
         ({"encoder_decay": 1.5}, "encoder_decay must be between 0 and 1, got 1.5"),
         ({"compatibility_weight": -1}, "compatibility_weight must be 0 or more, got -1"),
         ({"hidden_dim": 0, "generator_start": "random"}, "hidden_dim must be 1 or more"),
+        ({"meta_every": 0}, "meta_every must be at least 1, got 0"),
+        ({"encoder_mode": "fp8"}, "encoder_mode must be 'exact' or 'folded' or 'bf16', got 'fp8'"),
+        ({"encoder_mode": "folded", "encoder": "average"}, "needs encoder='frozen', got 'average'"),
         ({"hidden_dim": 8}, "cannot start from the head.*got 8"),
         ({"kl_direction": "forward", "label_eps": 1e-10}, "label_eps is for .*got 1e-10"),
         ({**STUDENT_FIRST, "meta_weight": 1.0}, "needs virtual_lr='current' and meta_weight=0"),

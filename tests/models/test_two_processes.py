@@ -35,6 +35,7 @@ BATCH_NORM = ["dataset.num_train=72"]
 LARGE = ["dataset.num_train=280", "dataset.batch_size=60", "dataset.meta_batch_size=31"]
 NO_BATCH_NORM = [
     "dataset.num_train=61",
+    "dataset.num_val=1",  # nothing to validate in the second process either
     "model.network._target_=tests.models.test_two_processes.without_batch_norm",
 ]
 

@@ -10,15 +10,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch import callbacks as lightning_callbacks
 from torch import Tensor
 
+from mln_lightning import processes
 from mln_lightning.batch import TrainBatch
 from mln_lightning.errors import RunStopped
 from mln_lightning.files import replacing, shown
 from mln_lightning.models.base import NoisyLabelModule, NonFiniteLossError
 from mln_lightning.stopping import SIGNALS
+
+_ASK = 1.0  # seconds between two questions to the other processes
 
 
 class Checkpoint(lightning_callbacks.Checkpoint):
@@ -47,7 +51,9 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         self.seconds = 0.0
         self.seconds_before = 0.0
         self._clock = time.monotonic()
-        self._signal: int | None = None
+        self._signal: int | None = None  # that this process got
+        self._stop: int | None = None  # that some process got, as all of them know
+        self._asked_at, self._asked_step, self._ask_at = 0.0, 0, 0
         self._previous: dict[int, Any] = {}
 
     # -- saving -----------------------------------------------------------------------------------
@@ -65,7 +71,8 @@ class Checkpoint(lightning_callbacks.Checkpoint):
         # the validation and the schedule of that epoch when it is resumed.
         if batch_idx + 1 >= trainer.num_training_batches:
             return
-        if self._signal is not None or trainer.global_step % self.every_n_steps == 0:
+        self._agree(trainer)
+        if self._stop is not None or trainer.global_step % self.every_n_steps == 0:
             self._save(trainer, pl_module, "last.ckpt")
             self._stop_if_asked(trainer)
 
@@ -80,6 +87,7 @@ class Checkpoint(lightning_callbacks.Checkpoint):
             self.best_score, self.best_epoch = float(score), trainer.current_epoch
             self._save(trainer, pl_module, "best.ckpt")
         self._save(trainer, pl_module, "last.ckpt")
+        self._agree(trainer, now=True)
         self._stop_if_asked(trainer)
 
     @staticmethod
@@ -104,8 +112,11 @@ class Checkpoint(lightning_callbacks.Checkpoint):
             pl_module.complete_tables()
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
-        with replacing(path) as temporary:
-            trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            with replacing(path) as temporary:
+                trainer.save_checkpoint(temporary)
+        else:
+            trainer.save_checkpoint(path)  # takes part, and writes nothing
 
     @staticmethod
     def _folder(trainer: Trainer) -> Path:
@@ -113,9 +124,21 @@ class Checkpoint(lightning_callbacks.Checkpoint):
 
     # -- signals ----------------------------------------------------------------------------------
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Keep Lightning's hands off the signals of several processes.
+
+        Lightning 2.6 asks before every step whether the first process got SIGTERM, which waits for
+        the device, and sends messages from within a signal handler, which may cross others.
+        """
+        if trainer.world_size > 1:
+            loop, connector = trainer.fit_loop.epoch_loop, trainer._signal_connector
+            loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+            connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; SIGINT and SIGTERM now set a flag that is acted on between two steps."""
-        self._clock = time.monotonic()
+        self._clock = self._asked_at = time.monotonic()
+        self._asked_step = self._ask_at = trainer.global_step
         if not (self._folder(trainer) / "best.ckpt").exists():
             self.best_score = float("-inf")  # resumed from the checkpoint of another folder
         if threading.current_thread() is threading.main_thread():
@@ -137,9 +160,34 @@ class Checkpoint(lightning_callbacks.Checkpoint):
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self._signal = number
 
+    def _agree(self, trainer: Trainer, *, now: bool = False) -> None:
+        """Learn of a signal, at the same step in every process.
+
+        Asking the other processes waits for them and for the device; so that is done about once a
+        second, at a step that all can reckon.
+
+        Args:
+            trainer: which trains.
+            now: ask even if it is not time; all processes do then.
+        """
+        if processes.count() == 1:
+            self._stop = self._signal
+            return
+        if trainer.global_step < self._ask_at and not now:
+            return
+        since = time.monotonic() - self._asked_at
+        here = [since, *(float(number == self._signal) for number in SIGNALS)]
+        device = trainer.strategy.root_device
+        seconds, *signals = processes.total(torch.tensor(here, device=device)).tolist()
+        self._stop = next((n for n, got in zip(SIGNALS, signals, strict=True) if got), None)
+        # Seconds are summed over the processes, and steps of each since it asked last.
+        steps = max(1, trainer.global_step - self._asked_step) * processes.count()
+        self._asked_step, self._asked_at = trainer.global_step, time.monotonic()
+        self._ask_at = trainer.global_step + max(1, int(_ASK * steps / max(seconds, _ASK / 1000)))
+
     def _stop_if_asked(self, trainer: Trainer) -> None:
-        if self._signal is not None:
-            raise RunStopped(self._signal, self._folder(trainer) / "last.ckpt")
+        if self._stop is not None:
+            raise RunStopped(self._stop, self._folder(trainer) / "last.ckpt")
 
     # -- state ------------------------------------------------------------------------------------
 

@@ -38,8 +38,10 @@ class Normalize:
 
     def __call__(self, images: Tensor) -> Tensor:
         """``(B, K, H, W)`` uint8 → ``(B, K, H, W)`` float32."""
-        mean = torch.tensor(self.mean, device=images.device).mul_(255).view(-1, 1, 1)
-        scale = torch.tensor(self.std, device=images.device).mul_(255).reciprocal_().view(-1, 1, 1)
+        mean, scale = torch.tensor([self.mean, self.std]).mul_(255)
+        # Made on the host and not waited for: numbers made on a device keep the host waiting.
+        numbers = torch.stack([mean, scale.reciprocal_()]).view(2, -1, 1, 1)
+        mean, scale = numbers.to(images.device, non_blocking=True)
         return images.float().sub_(mean).mul_(scale)
 
 

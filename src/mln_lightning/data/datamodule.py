@@ -62,8 +62,7 @@ class NoisyLabelDataModule(LightningDataModule):
         meta_batch_size: None = ``batch_size``, but no more than there are meta samples.
         rate: noise rate asked for, 0…1; for the record only.
         augment: augmentation of training images (meta images are never changed).
-        num_workers: worker processes of each loader; None = as many as there are cores, at most 8.
-            Images in memory need none.
+        num_workers: worker processes per loader, None = cores, up to 8; images in memory need none.
         drop_last: leave out a short last batch.
         test_soft_labels: file of people's label distributions for the test images (CIFAR-10H).
         verify: handed to a source that can check its files; None = it has no such choice.

@@ -52,7 +52,8 @@ class EvaluatedModule(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy against the *observed* labels of the validation part."""
-        self.val_accuracy.update(self(batch.images), batch.labels)
+        if len(batch.labels):  # one of several processes may have none
+            self.val_accuracy.update(self(batch.images), batch.labels)
 
     def on_validation_epoch_end(self) -> None:
         """Log ``val/accuracy``."""
@@ -61,9 +62,10 @@ class EvaluatedModule(LightningModule):
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Accuracy and confusions on the clean test set."""
-        logits = self(batch.images)
-        self.test_accuracy.update(logits, batch.labels)
-        self.test_confusion.update(logits, batch.labels)
+        if len(batch.labels):
+            logits = self(batch.images)
+            self.test_accuracy.update(logits, batch.labels)
+            self.test_confusion.update(logits, batch.labels)
 
     def on_test_epoch_end(self) -> None:
         """Log ``test/accuracy``, and keep the confusion matrix."""

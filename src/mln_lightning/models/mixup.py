@@ -52,7 +52,7 @@ class Mixup(NoisyLabelModule):
         """θ ← θ − lr · ∂θ [λ CE(o, y) + (1 − λ) CE(o, y')], o = network(λ x + (1 − λ) x')."""
         train = batch["train"]
         share, partners = self.mixture(len(train.labels))
-        partners = partners.to(train.labels.device)
+        partners = partners.to(train.labels.device, non_blocking=True)
         logits = self.network(torch.lerp(train.images[partners], train.images, share))
         loss = share * cross_entropy(logits, train.labels)
         loss = loss + (1 - share) * cross_entropy(logits, train.labels[partners])
