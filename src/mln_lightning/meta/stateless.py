@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from mln_lightning.meta.mixed import full_values
+
 Params: TypeAlias = Mapping[str, Tensor]
 """Parameters by dotted name, as in ``dict(network.named_parameters())``."""
 
@@ -56,7 +58,8 @@ def call(network: nn.Module, params: Params, buffers: Params, images: Tensor) ->
     """Run ``network`` with the given parameters and buffers in place of its own."""
     state = {**params, **buffers}
     state |= {alias: state[name] for alias, name in aliases(network).items() if name in state}
-    logits = functional_call(network, state, (images,), tie_weights=False)
+    with full_values(images.device):
+        logits = functional_call(network, state, (images,), tie_weights=False)
     if not isinstance(logits, Tensor):
         raise ValueError(
             f"{type(network).__name__} returned a {type(logits).__name__}; a classifier must "

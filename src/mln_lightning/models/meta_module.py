@@ -28,6 +28,7 @@ from mln_lightning.meta import (
     stateless,
 )
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
+from mln_lightning.models.loss_scale import loss_scale, refuse_overflow, unscaled
 
 
 class MetaModule(NoisyLabelModule, ABC):
@@ -219,7 +220,9 @@ class MetaModule(NoisyLabelModule, ABC):
             reduce=processes.totals,
             graph=not student_first,
             lean=self.lean_memory,
+            scale=loss_scale(self),
         )
+        refuse_overflow(self, step.grads)
         return step._replace(meta_loss=mean[0].detach())
 
     def _record_norm(self, grads: Sequence[Tensor]) -> None:
@@ -233,7 +236,9 @@ class MetaModule(NoisyLabelModule, ABC):
         optimizer.zero_grad()
         for name, grad in grads.items():
             parameters[name].grad = grad
-        optimizer.step()
+        refuse_overflow(self, grads.values())
+        with unscaled(self):
+            optimizer.step()
         optimizer.zero_grad()  # memory for the meta loss
         return {name: p.detach() for name, p in parameters.items()}
 
