@@ -60,7 +60,10 @@ class RunConfig:
         ckpt_path: a checkpoint file, or "last" for the run folder's own; None resumes if it can.
         overwrite: whether a finished run in the same folder is replaced.
         precision: Lightning's name of the number format.
+        tf32: whether NVIDIA GPUs may compute float32 products in TensorFloat-32; None = torch's
+            choice.
         channels_last: whether the networks' weights lie in memory as GPUs like it, channels last.
+        compile: whether the pieces of a training step are compiled by `torch.compile`.
         num_meta: size of the meta set: a count, a share (0.1 or "10%"), or "20/class"; None = all
             trusted images.
     """
@@ -73,7 +76,9 @@ class RunConfig:
     ckpt_path: str | None = None
     overwrite: bool = False
     precision: str = "32-true"
+    tf32: bool | None = None
     channels_last: bool = False
+    compile: bool = False
     num_meta: Any = None
     dataset: Any = MISSING
     noise: Any = MISSING
