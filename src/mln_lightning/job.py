@@ -30,6 +30,7 @@ from mln_lightning.export import (
     write_classifier,
 )
 from mln_lightning.files import shown, write_atomically
+from mln_lightning.launch import number_started
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.precision import format_lines, use_tf32
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
@@ -164,8 +165,13 @@ def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> 
     logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
     if isinstance(logger, WandbLogger):
         silence_wandb()
+    several = (number_started() or 1) > 1
     trainer: Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=logger or False, default_root_dir=run_dir
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=logger or False,
+        default_root_dir=run_dir,
+        strategy=OmegaConf.select(cfg, "trainer.strategy", default="auto") if several else "auto",
     )
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()  # before training: there are things to agree upon
