@@ -23,10 +23,10 @@ lint: setup
 	@.venv/bin/mypy
 
 test: lint  ## set up, lint, check types, run the default tests
-	@.venv/bin/pytest -m "not slow"
+	@.venv/bin/pytest -n 2 -m "not slow"
 
 test-slow: setup  ## run the slow tests
-	@.venv/bin/pytest -m slow
+	@.venv/bin/pytest -n 2 -m slow
 
 test-all: test test-slow  ## run all tests
 

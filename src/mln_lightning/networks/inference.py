@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
+from mln_lightning.meta import eagerly
 from mln_lightning.networks.head import features
 
 InferenceMode = Literal["exact", "folded", "bf16"]
@@ -27,7 +28,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eagerly(network):
             yield
     finally:
         for module, mode in training.items():
