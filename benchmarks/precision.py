@@ -50,7 +50,7 @@ def modes(device: torch.device) -> list[Mode]:
     return [Mode(m.precision, m.tf32, last) for m in base for last in (False, True)]
 
 
-def report(device: torch.device, budget: float = 20.0) -> Report:
+def report(device: torch.device, budget: float = 12.0) -> Report:
     """Every kind of step in every mode, with cnn6.
 
     Args:

@@ -67,7 +67,7 @@ WAYS = {
 }
 
 
-def report(device: torch.device, budget: float = 20.0) -> Report:
+def report(device: torch.device, budget: float = 15.0) -> Report:
     """Every way with cnn6: counted for the published batch, timed for one that the device likes.
 
     Args:

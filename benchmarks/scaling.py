@@ -21,7 +21,6 @@ from benchmarks.timing import Range
 from mln_lightning.job import quiet
 
 KINDS = {"plain training": supervised, "MetaLabelNet": metalabelnet}
-ROUNDS = 2
 _ASKED = "MLN_BENCHMARK_SCALING"  # tells a process its work
 
 
@@ -60,21 +59,15 @@ def cases(device: torch.device) -> list[Work]:
         if torch.cuda.device_count() < 2:
             return []
         return [Work(n, 1, "cuda", batch=512, batches=40, epochs=3) for n in (1, 2)]
-    return [Work(n, 1, "cpu", batch=16, batches=6, epochs=2) for n in (1, 2)]
+    return [Work(n, 1, "cpu", batch=16, batches=8, epochs=3) for n in (1, 2)]
 
 
 def report(device: torch.device) -> Report:
     """Speed of every case over that of one process; no table where there is no second device."""
     works = cases(device)
-    times: dict[Work, dict[str, list[float]]] = {
-        work: {kind: [] for kind in KINDS} for work in works
-    }
-    for _ in range(ROUNDS):
-        for work in works:
-            for kind, seconds in run(work).items():
-                times[work][kind] += seconds
     if not works:
         return Report({}, {})
+    times = {work: run(work) for work in works}
     one = times[works[0]]
     rows = [
         (

@@ -60,7 +60,7 @@ class StepCost:
         return self.cuda_memory_in_plain_steps or self.memory_in_plain_steps
 
 
-def report(device: torch.device, budget: float = 30.0) -> Report:
+def report(device: torch.device, budget: float = 25.0) -> Report:
     """Every kind of step with both networks, and a table of ours and the published way.
 
     Args:
