@@ -73,17 +73,16 @@ def report(device: torch.device, budget: float = 30.0) -> Report:
         "preact_resnet18": (PreActResNet18, 8 if cpu else 128),
     }
     tables: dict[str, Table] = {}
-    found: dict[str, dict[str, StepCost]] = {}
+    found: dict[tuple[str, int], dict[str, StepCost]] = {}
     goals: list[Goal] = []
     for name, (network, size) in cases.items():
-        title = f"{name}, batch {size}"
         costs = measure_steps(partial(network, SHAPE, NUM_CLASSES), SHAPE, size, device, budget)
-        tables[name] = step_table(title, costs, NOTE if cpu else "")
-        found[title] = costs
+        tables[name] = step_table(f"{name}, batch {size}", costs, NOTE if cpu else "")
+        found[name, size] = costs
         goals += step_goals(name, costs[OURS], costs[PUBLISHED], cpu=cpu)
     numbers = {
-        title: {kind: asdict(cost) for kind, cost in costs.items()}
-        for title, costs in found.items()
+        name: {"batch": size, "costs": {kind: asdict(cost) for kind, cost in costs.items()}}
+        for (name, size), costs in found.items()
     }
     return Report({"steps": summary(found), **tables}, numbers, goals)
 
@@ -105,16 +104,16 @@ def step_table(title: str, costs: Mapping[str, StepCost], note: str = "") -> Tab
     return Table(f"{title}; columns without unit are in plain steps", header, rows, note)
 
 
-def summary(found: Mapping[str, Mapping[str, StepCost]]) -> Table:
+def summary(found: Mapping[tuple[str, int], Mapping[str, StepCost]]) -> Table:
     """Ours and the published way in plain steps."""
     rows = [
         (
-            f"{title}: {shown}",
+            f"`{name}`, batch {size}: {shown}",
             f"{costs[kind].flops_in_plain_steps:.2f}",
             f"{costs[kind].shown_memory:.2f}",
             f"{costs[kind].time_in_plain_steps.median:.2f}",
         )
-        for title, costs in found.items()
+        for (name, size), costs in found.items()
         for kind, shown in (
             (OURS, "MetaLabelNet here"),
             (PUBLISHED, "the published way, transcribed"),

@@ -8,7 +8,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mln_lightning.meta import dual
-from mln_lightning.meta.compiling import COMPILER, compile_network, options, say_why
+from mln_lightning.meta.compiling import COMPILER, compile_network, compiler_options, say_why
 from mln_lightning.meta.randomness import preserved
 from mln_lightning.meta.stateless import Params, Stateless, aliases, call
 
@@ -19,7 +19,7 @@ def compile_stateless(
     """Compile a network and the forward-mode derivative of its logits, as far as they can be.
 
     The derivative computes the training forward once more, since nothing can be remembered inside
-    compiled code; being one function, it is about as fast or faster. It is tried once.
+    compiled code. Everything is tried once here.
 
     Args:
         network: its module is compiled in place, see `compile_network`.
@@ -44,7 +44,7 @@ def compile_stateless(
         found: Tensor = jvp(logits, ({name: point[name] for name in direction},), (direction,))[1]
         return found
 
-    compiled = torch.compile(tangent, fullgraph=True, **options(backend))
+    compiled = torch.compile(tangent, fullgraph=True, **compiler_options(backend))
 
     def quietly(point: Params, direction: Params, buffers: Params, images: Tensor) -> Tensor:
         dual.prepare()

@@ -40,7 +40,7 @@ def compile_network(network: nn.Module, images: Tensor, backend: str = COMPILER)
         return True
     # A meta step goes back through the training graph twice; read whenever something is compiled.
     torch._functorch.config.donated_buffer = False
-    network.compile(**options(backend))
+    network.compile(**compiler_options(backend))
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:
         with preserved(images.device), torch.enable_grad():
@@ -79,7 +79,7 @@ def say_why(what: str, error: Exception) -> None:
     warnings.warn(f"{what}, and runs without ({reason[:200]}).", stacklevel=3)
 
 
-def options(backend: str) -> dict[str, Any]:
+def compiler_options(backend: str) -> dict[str, Any]:
     """Arguments of `torch.compile`.
 
     With torch's own random numbers, so that the derivative, which is another compiled graph, draws
