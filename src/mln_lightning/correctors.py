@@ -52,9 +52,12 @@ class LabelCorrector(nn.Module):
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """``(B, F)`` features and ``(B,)`` observed labels → ``(B, C)`` probabilities."""
-        logits = self.layers(torch.cat([features, self.embedding(labels)], dim=1))
-        # Under autocast they are of half precision.
-        soft = torch.softmax(logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
+        embedded = self.embedding(labels)
+        with torch.autocast(
+            features.device.type, enabled=False
+        ):  # half precision would save nothing
+            logits = self.layers(torch.cat([features.to(embedded.dtype), embedded], dim=1))
+            soft = torch.softmax(logits, dim=1)
         if self.share is None:
             return soft
         share = self.share.sigmoid()

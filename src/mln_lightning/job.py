@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import distributed
 
-from mln_lightning.callbacks import Checkpoint, History
+from mln_lightning.callbacks import Checkpoint, CompilePieces, History
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.evaluation import further_metrics, soft_test_labels, test_accuracy
 from mln_lightning.export import (
@@ -30,7 +30,9 @@ from mln_lightning.export import (
     write_classifier,
 )
 from mln_lightning.files import shown, write_atomically
+from mln_lightning.launch import number_started
 from mln_lightning.models import NoisyLabelModule
+from mln_lightning.precision import format_lines, use_tf32
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
 from mln_lightning.summary import data_lines, summary_rows, summary_table
 from mln_lightning.wandb_pictures import log_pictures, tables_in
@@ -60,6 +62,7 @@ def run_job(
     """
     started = time.monotonic()
     quiet()
+    use_tf32(cfg.tf32)
     callbacks: list[Callback] = list(instantiate(cfg.callbacks).values())
     history = next(c for c in callbacks if isinstance(c, History))
     checkpoint = next(c for c in callbacks if isinstance(c, Checkpoint))
@@ -75,6 +78,7 @@ def run_job(
     if cfg.channels_last:
         model.to(memory_format=torch.channels_last)  # images follow their convolutions
     model.prepare_once(data.train_labels)
+    trainer.precision_plugin.convert_module(model)  # before Lightning would round a checkpoint's
     # The first process decides: it may have set aside a finished run that another still saw.
     resume = trainer.strategy.broadcast(checkpoint_to_resume(cfg.ckpt_path, run_dir))
     if resume is not None:
@@ -105,6 +109,8 @@ def run_job(
 
     device = trainer.strategy.root_device
     at_best |= further_metrics(model, data, device, human=human)
+    if checkpoint.best_epoch >= 0:  # not without a validation part
+        at_best["val/accuracy"] = checkpoint.best_score
     model.load_state_dict(last)
     at_last |= further_metrics(model, data, device, human=human)
     export_confusion(run_dir, confusion, data.info)
@@ -138,6 +144,11 @@ def run_job(
             log_final_table(trainer.logger, results)
     write_results(run_dir, results)
     console.print(summary_table(results))
+    skipped = round(sum(row.get("train/skipped_steps", 0) for row in history.rows))
+    for line in format_lines(
+        cfg.precision, trainer.precision, cfg.tf32, device, skipped, trainer.global_step
+    ):
+        console.print(line, soft_wrap=True)
     console.print(f"Everything is in {shown(run_dir)}", soft_wrap=True)
 
 
@@ -149,11 +160,18 @@ def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> 
         run_dir: the run's folder.
         callbacks: of the run.
     """
+    if cfg.compile:
+        callbacks = [CompilePieces(), *callbacks]
     logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
     if isinstance(logger, WandbLogger):
         silence_wandb()
+    several = (number_started() or 1) > 1
     trainer: Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=logger or False, default_root_dir=run_dir
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=logger or False,
+        default_root_dir=run_dir,
+        strategy=OmegaConf.select(cfg, "trainer.strategy", default="auto") if several else "auto",
     )
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()  # before training: there are things to agree upon
@@ -197,6 +215,7 @@ def quiet() -> None:
         ".*Total length of `list` across ranks is zero.*",  # no validation part
         ".*smaller than the logging interval.*",  # metrics are logged by epoch
         ".*recommended to use `self.log.*sync_dist=True.*",  # what is logged is of all processes
+        ".*AMP with fp16 is not supported on CPU.*",  # said in the end
         ".*The `srun` command is available.*",  # the processes are started without it
         ".*in eval mode at the start of training.*",  # the encoder belongs there
         ".*LeafSpec.*is deprecated.*",  # between Lightning and torch

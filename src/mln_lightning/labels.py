@@ -39,11 +39,10 @@ class LabelGenerator(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """``(B, F)`` features → ``(B, C)`` log-probabilities."""
-        logits = self.linear(self.hidden(features))
-        # Under autocast they are of half precision, too coarse for a logarithm of a probability.
-        return torch.log_softmax(
-            logits, dim=1, dtype=torch.promote_types(logits.dtype, torch.float32)
-        )
+        # Under autocast too: half precision would save nothing and move the virtual step.
+        with torch.autocast(features.device.type, enabled=False):
+            logits = self.linear(self.hidden(features.to(self.linear.weight.dtype)))
+            return torch.log_softmax(logits, dim=1)
 
     @torch.no_grad()
     def start_from(self, head: nn.Linear) -> None:

@@ -15,7 +15,7 @@ from mln_lightning.errors import UserError
 from mln_lightning.launch import devices_of, number_started, started_by_others
 from mln_lightning.sizes import SampleSize
 
-PRECISIONS = ("32-true", "64-true", "bf16-mixed")  # those that are tested
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")  # those that are tested
 STRATEGIES = ("auto", "ddp")
 _OTHER_STRATEGIES = {  # part of a name → why not
     "fsdp": ": the virtual update needs every process to have the whole of the parameters",

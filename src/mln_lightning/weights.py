@@ -45,5 +45,7 @@ class WeightNet(nn.Module):
 
     def forward(self, losses: Tensor) -> Tensor:
         """``(B,)`` losses, at least 0 → ``(B,)`` weights, 0…1."""
-        weights: Tensor = self.layers(losses[:, None])[:, 0]
-        return weights.to(losses.dtype)  # under autocast they are of half precision
+        # Under autocast too: half precision would save nothing and move the virtual step.
+        with torch.autocast(losses.device.type, enabled=False):
+            weights: Tensor = self.layers(losses[:, None])[:, 0]
+        return weights

@@ -13,14 +13,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 from torch.overrides import TorchFunctionMode
 
 from mln_lightning.meta import dual
-
-_BILINEAR: frozenset[Callable[..., Any]] = frozenset(
-    {torch.conv1d, torch.conv2d, torch.conv3d, linear}
-)
+from mln_lightning.meta.mixed import BILINEAR
 
 
 class _Call(NamedTuple):
@@ -48,7 +44,7 @@ class Recorder(TorchFunctionMode):
     ) -> Any:
         """Run the function and remember its result if it is a bilinear layer."""
         output = func(*args, **(kwargs or {}))
-        if func in _BILINEAR and len(args) >= 2:
+        if func in BILINEAR and len(args) >= 2:
             value = output.detach()
             self.calls.append(_Call(func, args[1].data_ptr(), value, value._version))
         return output
@@ -63,11 +59,13 @@ class Replayer(TorchFunctionMode):
 
     Args:
         calls: of a `Recorder` that saw the same forward pass.
+        half: autocast's type, in which the products of derivatives are taken; None = no autocast.
     """
 
-    def __init__(self, calls: deque[_Call]) -> None:
+    def __init__(self, calls: deque[_Call], half: torch.dtype | None) -> None:
         super().__init__()
         self.calls = calls
+        self.half = half
 
     def __torch_function__(
         self,
@@ -78,22 +76,33 @@ class Replayer(TorchFunctionMode):
     ) -> Any:
         """Run the function, with a remembered value and a fresh derivative where possible."""
         kwargs = kwargs or {}
-        if func not in _BILINEAR or len(args) < 2 or not self.calls:
+        if func not in BILINEAR or len(args) < 2:
             return func(*args, **kwargs)
-        seen = self.calls.popleft()
         value, value_tangent = dual.split(args[0])
         weight, weight_tangent = dual.split(args[1])
-        if (
-            seen.function is not func
-            or seen.weight != weight.data_ptr()
-            or seen.version != seen.output._version
-            or weight_tangent is None
-        ):
+        output = self._remembered(func, weight)
+        if weight_tangent is None or (output is None and self.half is None):
             return func(*args, **kwargs)
-        bias, rest = args[2] if len(args) > 2 else kwargs.get("bias"), args[3:]
+        given = args[2] if len(args) > 2 else kwargs.get("bias")
+        bias, bias_tangent = (None, None) if given is None else dual.split(given)
+        rest = args[3:]
         options = {name: option for name, option in kwargs.items() if name != "bias"}
-        bias_tangent = None if bias is None else dual.split(bias)[1]
-        tangent = func(value, weight_tangent, bias_tangent, *rest, **options)
-        if value_tangent is not None:
-            tangent += func(value_tangent, weight, None, *rest, **options)
-        return dual.join(seen.output.detach(), tangent)
+        if output is None:
+            output = func(value, weight, bias, *rest, **options)
+        # Autocast may be off here for the sake of the values. Tangents get the type of the values:
+        # torch's own derivative of batch-norm mixes the two types on a CPU, and then fails.
+        kind = value.device.type
+        with torch.autocast(kind, dtype=self.half, enabled=self.half is not None):
+            tangent = func(value, weight_tangent, bias_tangent, *rest, **options)
+            tangent = tangent.to(output.dtype)
+            if value_tangent is not None:
+                tangent += func(value_tangent, weight, None, *rest, **options)
+        return dual.join(output, tangent)
+
+    def _remembered(self, function: Callable[..., Any], weight: Tensor) -> Tensor | None:
+        """The next remembered result, if it is that of this layer and nothing overwrote it."""
+        if not self.calls:
+            return None
+        seen = self.calls.popleft()
+        same = seen.function is function and seen.weight == weight.data_ptr()
+        return seen.output.detach() if same and seen.version == seen.output._version else None

@@ -13,6 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mln_lightning.meta import dual
 from mln_lightning.meta.missing import missing_operator, refuse_once_differentiable
+from mln_lightning.meta.mixed import half_type
 from mln_lightning.meta.sharing import Recorder, Replayer
 from mln_lightning.meta.stateless import Params
 
@@ -30,12 +31,13 @@ Forward = Callable[[Params], Tensor]
 
 def forward_mode(forward: Forward, params: Params, direction: Params, recorder: Recorder) -> Tensor:
     """J · direction by one forward-mode pass that reuses the recorded training forward."""
+    half = half_type(next(iter(params.values())).device)
     # Only the plain formula of attention has a forward derivative.
     with (
         torch.no_grad(),
         dual.level(),
         sdpa_kernel(SDPBackend.MATH),
-        Replayer(recorder.calls),
+        Replayer(recorder.calls, half),
     ):
         point = {name: dual.join(p, direction.get(name)) for name, p in params.items()}
         value, tangent = dual.split(forward(point))

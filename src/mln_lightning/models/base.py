@@ -16,8 +16,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from mln_lightning import processes
 from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
 from mln_lightning.data.datamodule import NoisyLabelDataModule
+from mln_lightning.meta import COMPILER, compile_network
 from mln_lightning.models.epoch_means import EpochMeans
 from mln_lightning.models.evaluated import EvaluatedModule
+from mln_lightning.models.loss_scale import attempt, stepped, unscaled
 from mln_lightning.models.shared_training import SharedTraining
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -165,7 +167,16 @@ class NoisyLabelModule(EvaluatedModule, ABC):
         train, meta = batch["train"], batch["meta"]
         self.shared.weigh(len(train.index), len(meta.index), train.images.device)
         self.shared.mark(train.index)
-        return step(batch)
+        return attempt(self, step, batch)
+
+    def compile_pieces(self, batch: TrainBatch, backend: str = COMPILER) -> None:
+        """Compile in place what a training step runs; where that fails, a warning says why.
+
+        Args:
+            batch: of the sizes of the batches to come; see `compile_network`.
+            backend: see `torch.compile`.
+        """
+        compile_network(self.network, batch["train"].images, backend)
 
     @abstractmethod
     def noisy_step(self, batch: TrainBatch) -> StepOutput:
@@ -190,7 +201,7 @@ class NoisyLabelModule(EvaluatedModule, ABC):
         optimizer.zero_grad()
         # DDP takes the mean over the processes, and they are parts of a sum.
         self.manual_backward(self.part_of_batch(loss) * processes.count())
-        optimizer.step()
+        stepped(self, optimizer.step)
 
     def part_of_batch(self, loss: Tensor) -> Tensor:
         """What the mean over this process's samples ``()`` adds to that over the whole batch.
@@ -221,7 +232,8 @@ class NoisyLabelModule(EvaluatedModule, ABC):
         """Advance ``global_step``, from which the samplers know where they are."""
         optimizer = self._network_optimizer()
         optimizer.zero_grad(set_to_none=True)  # what has no gradient is left alone, decay included
-        optimizer.step()
+        with unscaled(self):
+            optimizer.step()
         return {}
 
     def _network_optimizer(self) -> LightningOptimizer:

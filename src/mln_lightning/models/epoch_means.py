@@ -1,10 +1,10 @@
-"""Means over an epoch that a checkpoint in mid-epoch carries on."""
+"""Means over an epoch, and a count, that a checkpoint in mid-epoch carries on."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, SumMetric
 
 from mln_lightning.batch import StepOutput
 
@@ -24,16 +24,18 @@ class EpochMeans(nn.Module):
             # Looking for NaN would wait for the device; `bad_step` names it later. Values are those
             # of all processes already.
             self.means[name] = MeanMetric(nan_strategy="disable", sync_on_compute=False)
+        self.means["train/skipped_steps"] = SumMetric(sync_on_compute=False)
+        for name in self.means:
             self._mean(name).persistent(True)
         self.register_buffer("first_bad_step", torch.tensor(-1), persistent=False)
 
-    def _mean(self, name: str) -> MeanMetric:
+    def _mean(self, name: str) -> MeanMetric | SumMetric:
         metric = self.means[name]
-        assert isinstance(metric, MeanMetric)
+        assert isinstance(metric, MeanMetric | SumMetric)
         return metric
 
     def update(self, name: str, value: Tensor) -> None:
-        """Add a value ``()`` to ``train/loss``, ``meta/loss`` or ``meta/grad_norm``."""
+        """Add a value ``()`` to a mean, or to the count ``train/skipped_steps``."""
         self._mean(name).update(value)
 
     def record(self, output: StepOutput, step: int) -> None:

@@ -13,19 +13,22 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mln_lightning import processes
-from mln_lightning.batch import Batch, StepOutput
+from mln_lightning.batch import Batch, StepOutput, TrainBatch
 from mln_lightning.meta import (
+    COMPILER,
     Backend,
     Buffers,
     MetaStep,
     Params,
     along,
+    compile_stateless,
     copies,
     meta_step,
     plain_step,
     stateless,
 )
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
+from mln_lightning.models.loss_scale import loss_scale, refuse_overflow, unscaled
 
 
 class MetaModule(NoisyLabelModule, ABC):
@@ -90,6 +93,14 @@ class MetaModule(NoisyLabelModule, ABC):
         self._at_theta = stateless(network, buffers="share")
         self._at_virtual = stateless(network, buffers=meta_buffers)
         self._meta_optimizer = meta_optimizer
+
+    def compile_pieces(self, batch: TrainBatch, backend: str = COMPILER) -> None:
+        """The network, and the derivative of its logits for ``meta_backend="jvp"``."""
+        if self.meta_backend == "jvp":
+            images, meta_images = batch["train"].images, batch["meta"].images
+            compile_stateless(self._at_theta, images, meta_images, backend)
+        else:
+            super().compile_pieces(batch, backend)
 
     def meta_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters φ that the meta optimiser updates; none by default."""
@@ -210,7 +221,9 @@ class MetaModule(NoisyLabelModule, ABC):
             reduce=processes.totals,
             graph=not student_first,
             lean=self.lean_memory,
+            scale=loss_scale(self),
         )
+        refuse_overflow(self, step.grads)
         return step._replace(meta_loss=mean[0])
 
     def _record_norm(self, grads: Sequence[Tensor]) -> None:
@@ -224,7 +237,9 @@ class MetaModule(NoisyLabelModule, ABC):
         optimizer.zero_grad()
         for name, grad in grads.items():
             parameters[name].grad = grad
-        optimizer.step()
+        refuse_overflow(self, grads.values())
+        with unscaled(self):
+            optimizer.step()
         optimizer.zero_grad()  # memory for the meta loss
         return {name: p.detach() for name, p in parameters.items()}
 

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, kl_div
 from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
 from mln_lightning.meta import along, stateless, virtual_update
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
+from mln_lightning.models.loss_scale import loss_scale, refuse_overflow
 from mln_lightning.neighbours import nearest
 from mln_lightning.networks import evaluating, features, find_head, follow
 
@@ -151,18 +152,28 @@ class MLNT(NoisyLabelModule):
         total, draws = torch.zeros_like(target[0, 0]), self.draws()
         for _ in range(self.num_synthetic):
             loss = cross_entropy(logits, self.synthetic_labels(train, draws))
-            step = _gradient(loss, theta, retain_graph=True)
+            step = self._gradient(loss, theta, retain_graph=True)
             with torch.no_grad():  # θ' = θ - α ∂θ cross-entropy on the synthetic labels
                 virtual = virtual_update(theta, step, self.virtual_lr)
             leaves = {name: p.requires_grad_() for name, p in virtual.items()}
             found = _log_probabilities(self._at_virtual(leaves, train.images))
             apart = kl_div(found, target, reduction="batchmean", log_target=True)
             total += apart.detach() / self.num_synthetic
-            grads = _gradient(apart, leaves)
+            grads = self._gradient(apart, leaves)
             torch._foreach_add_(
                 list(v.values()), list(grads.values()), alpha=1 / self.num_synthetic
             )
+        refuse_overflow(self, v.values())
         return total, v
+
+    def _gradient(
+        self, loss: Tensor, at: dict[str, Tensor], *, retain_graph: bool = False
+    ) -> dict[str, Tensor]:
+        scale = loss_scale(self)
+        found = torch.autograd.grad(
+            loss * scale, list(at.values()), retain_graph=retain_graph, materialize_grads=True
+        )
+        return {name: grad / scale for name, grad in zip(at, found, strict=True)}
 
     def synthetic_labels(self, train: Batch, draws: torch.Generator) -> Tensor:
         """Observed labels ``(B,)``, a share ρ of them replaced by that of a random neighbour."""
@@ -188,12 +199,3 @@ class MLNT(NoisyLabelModule):
 def _log_probabilities(logits: Tensor) -> Tensor:
     # Under autocast they are of half precision, too coarse for a logarithm of a probability.
     return logits.log_softmax(dim=1, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-
-def _gradient(
-    loss: Tensor, at: dict[str, Tensor], *, retain_graph: bool = False
-) -> dict[str, Tensor]:
-    found = torch.autograd.grad(
-        loss, list(at.values()), retain_graph=retain_graph, materialize_grads=True
-    )
-    return dict(zip(at, found, strict=True))
