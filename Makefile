@@ -23,14 +23,14 @@ lint: setup
 	@.venv/bin/mypy
 
 test: lint  ## set up, lint, check types, run the default tests
-	@.venv/bin/pytest -m "not slow"
+	@.venv/bin/pytest -n 2 -m "not slow"
 
 test-slow: setup  ## run the slow tests
-	@.venv/bin/pytest -m slow
+	@.venv/bin/pytest -n 2 -m slow
 
 test-all: test test-slow  ## run all tests
 
-bench: setup  ## time, FLOPs and memory per training step
+bench: setup  ## what training costs here: time, FLOPs, memory, whole epochs
 	@$(PYTHON) -m benchmarks.bench
 
 results: setup  ## collect the runs in outputs/ into outputs/results.csv and results.md

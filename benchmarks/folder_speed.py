@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import tempfile
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,9 @@ from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from benchmarks.timing import take_turns
+from benchmarks.goals import folder_goals
+from benchmarks.report import Report, Table, spread
+from benchmarks.timing import Range, ratio, take_turns
 from mln_lightning.data import (
     EncodedImages,
     ImageFiles,
@@ -27,6 +31,33 @@ FOLDER, FILES, CACHE = "ImageFolder", "files (ours)", "cached (ours)"
 WAYS, WORKERS = (FOLDER, FILES, CACHE), (0, 1, 2)
 NUM_IMAGES, BATCH, WIDTH, HEIGHT = 128, 32, 500, 375
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def report() -> Report:
+    """Photographs per second, and how many times as fast as ImageFolder with as many workers."""
+    found = measure_folder()
+    rows = [
+        (
+            way,
+            str(workers),
+            f"{1 / statistics.median(times):,.0f}",
+            spread(ratio(found[FOLDER, workers], times)),
+        )
+        for (way, workers), times in found.items()
+    ]
+    header = ("way", "workers", "images/s", "times ImageFolder (min-max)")
+    gain = {way: ratio(found[FOLDER, 0], found[way, 0]) for way in (FILES, CACHE)}
+    return Report(
+        {"folder": Table("folder of 500 x 375 JPEGs, to 224 x 224", header, rows)},
+        {
+            "images_per_second": {
+                f"{way}, {workers} workers": asdict(Range.of(1 / t for t in times))
+                for (way, workers), times in found.items()
+            },
+            "times_image_folder": {way: asdict(range_) for way, range_ in gain.items()},
+        },
+        folder_goals(gain[FILES], gain[CACHE]),
+    )
 
 
 def measure_folder(seconds: float = 12.0) -> dict[tuple[str, int], list[float]]:

@@ -18,44 +18,51 @@ from mln_lightning.batch import TrainBatch
 
 @dataclass(frozen=True)
 class Cost:
-    """What was counted of one step.
+    """What was counted of a step.
 
     Attributes:
-        flops: multiply-adds, times two, of convolutions and matrix products.
+        flops: multiply-adds, times two, of convolutions and matrix products; a mean where several
+            steps were taken.
         live_bytes: most bytes of tensors alive at once: parameters, optimiser state, gradients,
             both batches, and what the step makes.
         cuda_bytes: most bytes that CUDA's allocator had handed out, beyond what was there before
             the step was made, so without the batches; None elsewhere.
     """
 
-    flops: int
+    flops: float
     live_bytes: int
     cuda_bytes: int | None
 
 
-def count(step: Step, batch: TrainBatch, held: int = 0) -> Cost:
+def count(step: Step, batch: TrainBatch, held: int = 0, steps: int = 1) -> Cost:
     """Cost of a step, which runs twice, on a CUDA device three times.
 
     Args:
         step: newly made.
         batch: for all runs.
         held: bytes that CUDA's allocator had handed out before the step was made.
+        steps: taken in each run, where not all are alike.
     """
     device = batch["train"].images.device
     with FlopCounterMode(display=False) as counter:
-        step(batch)
+        _repeat(step, batch, steps)
     # Optimisers have made their state in the first step.
     gc.collect()
     with live_memory(step, batch) as memory:
-        step(batch)
+        _repeat(step, batch, steps)
     cuda_bytes = None
     if device.type == "cuda":
         gc.collect()
         torch.cuda.reset_peak_memory_stats(device)
-        step(batch)
+        _repeat(step, batch, steps)
         torch.cuda.synchronize(device)
         cuda_bytes = torch.cuda.max_memory_allocated(device) - held
-    return Cost(counter.get_total_flops(), memory.peak, cuda_bytes)
+    return Cost(counter.get_total_flops() / steps, memory.peak, cuda_bytes)
+
+
+def _repeat(step: Step, batch: TrainBatch, steps: int) -> None:
+    for _ in range(steps):
+        step(batch)
 
 
 def live_memory(step: Step, batch: TrainBatch) -> LiveMemory:

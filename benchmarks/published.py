@@ -21,6 +21,9 @@ class PublishedStep:
     The encoder's features keep their graph, the meta loss is differentiated through the virtual
     step into all parameters, losses are means over samples and classes with 1e-10 inside the
     label's logarithm, and the meta forward updates the network's own batch-norm statistics.
+
+    Attributes:
+        soft_labels: ``(B, C)`` those that the network has learnt from last.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -31,6 +34,7 @@ class PublishedStep:
         self.generator = nn.Linear(head.in_features, head.out_features).to(head.weight)
         self.optimizer = SGD(network.parameters())
         self.meta_optimizer = ADAM(self.generator.parameters())
+        self.soft_labels = torch.empty(0)
         self.modules: list[nn.Module] = [network, self.encoder, self.generator]
         self.optimizers: list[torch.optim.Optimizer] = [self.optimizer, self.meta_optimizer]
 
@@ -50,7 +54,7 @@ class PublishedStep:
         meta_loss.backward(retain_graph=True)
         self.meta_optimizer.step()
 
-        soft = self.generator(seen).softmax(dim=1).detach()
+        self.soft_labels = soft = self.generator(seen).softmax(dim=1).detach()
         log_p = logits.log_softmax(dim=1)
         loss = _kl(logits, soft) - (log_p.exp() * log_p).mean()
         self.optimizer.zero_grad()

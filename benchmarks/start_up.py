@@ -5,8 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from typing import NamedTuple
 
+from benchmarks.goals import start_up_goals
+from benchmarks.report import Report, Table, spread
 from benchmarks.timing import Range
 
 
@@ -26,6 +29,19 @@ COMMANDS = {
     "mln_lightning.run --help": Command(("-m", "mln_lightning.run", "--help")),
     BAD_OPTION: Command(("-m", "mln_lightning.run", "nosie=asym"), code=2),
 }
+
+
+def report() -> Report:
+    """The commands beside each other."""
+    found = measure_start_up()
+    rows = [
+        (name, "failed" if range_ is None else spread(range_)) for name, range_ in found.items()
+    ]
+    return Report(
+        {"start_up": Table("start-up", ("command", "s (min-max)"), rows)},
+        {name: range_ and asdict(range_) for name, range_ in found.items()},
+        start_up_goals(found[BAD_OPTION]),
+    )
 
 
 def measure_start_up(repetitions: int = 3) -> dict[str, Range | None]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Trainer
@@ -32,62 +35,101 @@ class ModuleStep:
     """`training_step` of a Lightning module, run by Lightning's strategy but without the loop.
 
     Args:
-        model: on the device where it is to run.
+        model: its network lies where it is to run; on the meta device everything is counted and
+            nothing computed.
+        precision: as Lightning names it.
     """
 
-    def __init__(self, model: NoisyLabelModule) -> None:
+    def __init__(self, model: NoisyLabelModule, precision: str = "32-true") -> None:
+        device = next(model.network.parameters()).device
         trainer = Trainer(
-            accelerator=model.device.type,
+            accelerator="cpu" if device.type == "meta" else device.type,
             devices=1,
+            precision=precision,  # type: ignore[arg-type]
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
         )
         # What a fit does before its first step, as far as a single process needs it.
+        model.to(device)
         model.trainer = trainer
         trainer.strategy.connect(model)
         trainer.strategy.setup_environment()
-        trainer.strategy.model_to_device()
         trainer.strategy.setup_optimizers(trainer)
         trainer.fit_loop.epoch_loop.manual_optimization.on_run_start()  # steps are counted
+        model._some_unlabelled = False  # as the data module of a fit would tell
         self.model = model
         self.modules: list[nn.Module] = [model]
         self.optimizers = trainer.optimizers
 
     def __call__(self, batch: TrainBatch) -> Tensor:
-        return self.model.training_step(batch, 0)["loss"]
+        counting = batch["train"].images.device.type == "meta"
+        with autocast_on_meta() if counting else nullcontext():
+            output = self.model.trainer.strategy.training_step(batch, 0)
+        loss: Tensor = output["loss"]
+        return loss
 
 
-def plain(network: nn.Module) -> ModuleStep:
+@contextmanager
+def autocast_on_meta() -> Iterator[None]:
+    """Let autocast be asked of the meta device, which torch refuses: it does nothing there."""
+
+    def on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(device_type: str, *args: Any, **options: Any) -> Any:
+            return function("cpu" if device_type == "meta" else device_type, *args, **options)
+
+        return call
+
+    with (
+        patch.object(torch, "autocast", on_cpu(torch.autocast)),
+        patch.object(torch, "is_autocast_enabled", on_cpu(torch.is_autocast_enabled)),
+    ):
+        yield
+
+
+def plain(network: nn.Module, precision: str = "32-true") -> ModuleStep:
     """Cross-entropy on the observed labels."""
-    return ModuleStep(Supervised(network, NUM_CLASSES, SGD))
+    return ModuleStep(Supervised(network, NUM_CLASSES, SGD), precision)
 
 
-def metalabelnet(network: nn.Module, backend: Backend = "jvp", **options: Any) -> ModuleStep:
+def metalabelnet(
+    network: nn.Module, backend: Backend = "jvp", precision: str = "32-true", **options: Any
+) -> ModuleStep:
     """MetaLabelNet after its warm-up, with the defaults of its configuration.
 
     Args:
-        network: on the device where it is to run.
+        network: see `ModuleStep`.
         backend: of the meta gradient.
+        precision: see `ModuleStep`.
         options: arguments of `MetaLabelNet`.
     """
     model = MetaLabelNet(
         network, NUM_CLASSES, SGD, ADAM, warmup_epochs=0, meta_backend=backend, **options
     )
-    return ModuleStep(model.to(next(network.parameters()).device))
+    return ModuleStep(model, precision)
 
 
 def random_batch(
-    shape: tuple[int, int, int], size: int, device: torch.device | str = "cpu"
+    shape: tuple[int, int, int],
+    size: int,
+    device: torch.device | str = "cpu",
+    meta_size: int | None = None,
 ) -> TrainBatch:
-    """Training and meta batch of B = ``size`` normalised images ``(K, H, W)`` each."""
+    """Training and meta batch of normalised images ``(B, K, H, W)``.
+
+    Args:
+        shape: (K, H, W).
+        size: B of the training batch.
+        device: where the batch lies.
+        meta_size: of the meta batch; None = B.
+    """
     generator = torch.Generator().manual_seed(0)
 
-    def batch() -> Batch:
+    def batch(size: int) -> Batch:
         images = torch.randn(size, *shape, generator=generator)
         labels = torch.randint(NUM_CLASSES, (size,), generator=generator)
         tensors = (images, labels, torch.full_like(labels, -1), torch.arange(size))
         return Batch(*(tensor.to(device) for tensor in tensors))
 
-    return {"train": batch(), "meta": batch()}
+    return {"train": batch(size), "meta": batch(meta_size or size)}

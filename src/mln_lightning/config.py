@@ -15,7 +15,6 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.utils import create_config_search_path
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.config_store import ConfigStore
@@ -27,8 +26,11 @@ from hydra.types import RunMode
 from omegaconf import MISSING, DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from mln_lightning import plugins
+from mln_lightning.combinations import combinations_of, new_values_first, ranges_of
 from mln_lightning.diagnosis import explain
 from mln_lightning.listing.describe import describe_arrays, describe_folder, describe_table
+from mln_lightning.search import check_sweeper, examples
 
 VERSION_BASE = "1.3"
 CONFIG_NAME = "config"
@@ -61,6 +63,7 @@ class RunConfig:
         tf32: whether NVIDIA GPUs may compute float32 products in TensorFloat-32; None = torch's
             choice.
         channels_last: whether the networks' weights lie in memory as GPUs like it, channels last.
+        compile: whether the pieces of a training step are compiled by `torch.compile`.
         num_meta: size of the meta set: a count, a share (0.1 or "10%"), or "20/class"; None = all
             trusted images.
     """
@@ -75,6 +78,7 @@ class RunConfig:
     precision: str = "32-true"
     tf32: bool | None = None
     channels_last: bool = False
+    compile: bool = False
     num_meta: Any = None
     dataset: Any = MISSING
     noise: Any = MISSING
@@ -106,12 +110,16 @@ class Plan:
     """What a command line asks for.
 
     Attributes:
-        jobs: in running order; empty when a sweeper other than Hydra's basic one chooses them.
+        jobs: in running order; of a search some examples, since it chooses its runs as it goes.
         sweep: whether the command is a sweep, even one of a single run.
+        search: whether a sweeper other than Hydra's basic one chooses the runs.
+        beside: whether a launcher other than Hydra's basic one gives runs processes of their own.
     """
 
     jobs: list[Job]
     sweep: bool
+    search: bool = False
+    beside: bool = False
 
 
 def conf_dir() -> Path:
@@ -169,6 +177,7 @@ def plan(
     sweep: bool = False,
     config_dir: Path | None = None,
     check: Callable[[Job], None] = lambda job: None,
+    found: Sequence[Sequence[str]] = (),
 ) -> Plan:
     """Compose every run that a command line asks for; nothing is written or started.
 
@@ -177,9 +186,11 @@ def plan(
         sweep: Hydra's `--multirun`; an experiment file may also ask for it (`hydra.mode`).
         config_dir: a folder of further config files (Hydra's `--config-dir`).
         check: called with each job as soon as it is composed; may refuse by raising.
+        found: the overrides of each run that a search chose, once it has.
 
     Raises:
-        UserError: an override that cannot be understood, with the nearest known name.
+        UserError: an override that cannot be understood, with the nearest known name; a launcher
+            or sweeper that is not installed.
     """
     loader = _config_loader(config_dir)
     tried = list(overrides)
@@ -187,19 +198,32 @@ def plan(
         base = loader.load_configuration(
             CONFIG_NAME, tried, RunMode.MULTIRUN, validate_sweep_overrides=False
         )
-        if not (sweep or base.hydra.mode == RunMode.MULTIRUN):
+        sweep = sweep or base.hydra.mode == RunMode.MULTIRUN
+        launcher, sweeper = plugins.chosen(base.hydra, sweep=sweep)
+        if not sweep:
             full = loader.load_configuration(CONFIG_NAME, tried, RunMode.RUN)
             job = _job(full, full.hydra.run.dir)
             check(job)
             return Plan([job], sweep=False)
-        combinations = _combinations(base)
+        search = sweeper != plugins.BASIC
+        if search:
+            check_sweeper(base.hydra.sweeper)
+        ranges = ranges_of(base)
+        combinations = [list(run) for run in found]
+        if not combinations:
+            combinations = examples(ranges) if search else combinations_of(ranges)
         jobs: dict[int, Job] = {}
-        for number in _new_values_first(combinations):
+        for number in new_values_first(combinations):
             tried = combinations[number]
             full = loader.load_sweep_config(base, tried)
             jobs[number] = _job(full, f"{full.hydra.sweep.dir}/{full.hydra.sweep.subdir}")
             check(jobs[number])
-        return Plan([jobs[number] for number in sorted(jobs)], sweep=True)
+        return Plan(
+            [jobs[number] for number in sorted(jobs)],
+            sweep=True,
+            search=search,
+            beside=launcher != plugins.BASIC,
+        )
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise explain(error, tried, loader, CONFIG_NAME, sweep=sweep) from error
 
@@ -232,6 +256,7 @@ def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
     setup_globals()
     JobRuntime.instance().set("name", "mln")
     search_path = create_config_search_path(str(conf_dir()))
+    plugins.prefer_files(conf_dir())
     if config_dir is not None:
         search_path.prepend(
             provider="command-line",
@@ -239,31 +264,6 @@ def _config_loader(config_dir: Path | None) -> ConfigLoaderImpl:
             anchor=SearchPathQuery(provider="schema"),
         )
     return ConfigLoaderImpl(config_search_path=search_path)
-
-
-def _combinations(base: DictConfig) -> list[list[str]]:
-    """The overrides of each run of a sweep, in the basic sweeper's order."""
-    sweeper = base.hydra.sweeper
-    if not str(sweeper["_target_"]).endswith(".BasicSweeper"):
-        return []
-    lines = [f"{key}={value}" for key, value in (sweeper.params or {}).items()]
-    parsed = OverridesParser.create().parse_overrides([*lines, *base.hydra.overrides.task])
-    (combinations,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
-    return [list(combination) for combination in combinations]
-
-
-def _new_values_first(combinations: list[list[str]]) -> list[int]:
-    """Positions, those first that show some value for the first time.
-
-    Composing takes a tenth of a second each; so a bad value is found before the whole grid is done.
-    """
-    seen: set[str] = set()
-    fresh = []
-    for number, combination in enumerate(combinations):
-        if not seen.issuperset(combination):
-            seen.update(combination)
-            fresh.append(number)
-    return [*fresh, *sorted(set(range(len(combinations))) - set(fresh))]
 
 
 def _job(full: DictConfig, run_dir: str) -> Job:

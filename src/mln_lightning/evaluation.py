@@ -102,7 +102,7 @@ def logits_of(
     model.to(device).eval()
     logits, labels = [], []
     for batch in batches:
-        images = data.normalize(batch.images.to(device))
+        images = data.normalize(batch.images.to(device)).to(model.dtype)
         logits.append(model(images).float().cpu())
         labels.append(batch.labels)
     model.train(training)

@@ -111,10 +111,10 @@ def correct_labels(
     model.to(device or model.device).eval()
     index, soft, corrected = [], [], []
     for batch in data.in_order(data.parts.train):
-        images = data.normalize(batch.images.to(model.device))
+        images = data.normalize(batch.images.to(model.device)).to(model.dtype)
         index.append(batch.index)
-        soft.append(model.soft_labels(images).cpu())
-        corrected.append(model(images).softmax(dim=1).cpu())
+        soft.append(model.soft_labels(images).float().cpu())
+        corrected.append(model(images).softmax(dim=1).float().cpu())
     model.train(training)
     rows = torch.cat(index)
     return CorrectedLabels(

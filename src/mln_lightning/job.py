@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from torch import distributed
 
-from mln_lightning.callbacks import Checkpoint, History
+from mln_lightning.callbacks import Checkpoint, CompilePieces, History
 from mln_lightning.data import NoisyLabelDataModule
 from mln_lightning.evaluation import further_metrics, soft_test_labels, test_accuracy
 from mln_lightning.export import (
@@ -30,6 +30,7 @@ from mln_lightning.export import (
     write_classifier,
 )
 from mln_lightning.files import shown, write_atomically
+from mln_lightning.launch import number_started
 from mln_lightning.models import NoisyLabelModule
 from mln_lightning.precision import format_lines, use_tf32
 from mln_lightning.results import RunResults, commit, last_values, versions, write_results
@@ -77,6 +78,7 @@ def run_job(
     if cfg.channels_last:
         model.to(memory_format=torch.channels_last)  # images follow their convolutions
     model.prepare_once(data.train_labels)
+    trainer.precision_plugin.convert_module(model)  # before Lightning would round a checkpoint's
     # The first process decides: it may have set aside a finished run that another still saw.
     resume = trainer.strategy.broadcast(checkpoint_to_resume(cfg.ckpt_path, run_dir))
     if resume is not None:
@@ -107,6 +109,8 @@ def run_job(
 
     device = trainer.strategy.root_device
     at_best |= further_metrics(model, data, device, human=human)
+    if checkpoint.best_epoch >= 0:  # not without a validation part
+        at_best["val/accuracy"] = checkpoint.best_score
     model.load_state_dict(last)
     at_last |= further_metrics(model, data, device, human=human)
     export_confusion(run_dir, confusion, data.info)
@@ -156,11 +160,18 @@ def build_trainer(cfg: DictConfig, run_dir: Path, callbacks: list[Callback]) -> 
         run_dir: the run's folder.
         callbacks: of the run.
     """
+    if cfg.compile:
+        callbacks = [CompilePieces(), *callbacks]
     logger: Logger | None = instantiate(cfg.logger) if cfg.logger else None
     if isinstance(logger, WandbLogger):
         silence_wandb()
+    several = (number_started() or 1) > 1
     trainer: Trainer = instantiate(
-        cfg.trainer, callbacks=callbacks, logger=logger or False, default_root_dir=run_dir
+        cfg.trainer,
+        callbacks=callbacks,
+        logger=logger or False,
+        default_root_dir=run_dir,
+        strategy=OmegaConf.select(cfg, "trainer.strategy", default="auto") if several else "auto",
     )
     if trainer.world_size > 1:
         trainer.strategy.setup_environment()  # before training: there are things to agree upon

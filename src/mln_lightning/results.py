@@ -52,8 +52,9 @@ class RunResults(TypedDict):
         seeds: ``seed`` of the training, ``data_seed`` of noise and split.
         metrics: fractions by name; ``test/accuracy_last`` after the last epoch,
             ``test/accuracy_selected`` at the epoch with the best validation accuracy (both absent
-            without a test set, more with further ones: see `mln_lightning.evaluation`), and the
-            last epoch's row of ``metrics.csv``.
+            without a test set, more with further ones: see `mln_lightning.evaluation`),
+            ``val/accuracy_selected`` at that epoch too, on observed labels (absent without a
+            validation part), and the last epoch's row of ``metrics.csv``.
         epochs: ``last`` and ``selected``, counted from 1.
         noise: see `NoiseResults`.
         labels: of the training part, see `CorrectionCounts`.

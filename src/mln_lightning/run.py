@@ -13,7 +13,7 @@ import sys
 import textwrap
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
@@ -24,18 +24,20 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from mln_lightning import __version__, folders
+from mln_lightning import __version__, folders, plugins, search, sweeps
+from mln_lightning.claim import InUseError, claimed
 from mln_lightning.config import CONFIG_NAME, VERSION_BASE, Job, conf_dir, current_job, plan
 from mln_lightning.errors import RunStopped, UserError
 from mln_lightning.failure import Failure, describe
 from mln_lightning.files import shown
-from mln_lightning.launch import first_process, launch, processes_to_start
+from mln_lightning.launch import first_process, launch, processes_to_start, started_by_others
 from mln_lightning.preflight import check
 from mln_lightning.stopping import stoppable
 from mln_lightning.worker import train
 
 _INDENT = " " * 10  # under the folder, in the report of a sweep
 _OTHERS = ("check", "methods", "teacher")  # command lines of their own, by the first word
+_PATIENCE = 10.0  # seconds: the loaders of a run that was killed outlive it for a moment
 
 
 def main() -> None:
@@ -59,6 +61,7 @@ def _main() -> None:
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     args = get_args_parser().parse_args()
     if args.help or args.hydra_help or args.shell_completion or args.config_path:
+        plugins.prefer_files(conf_dir())
         _task()
         return
     config_dir = Path(args.config_dir) if args.config_dir else None
@@ -70,9 +73,19 @@ def _main() -> None:
         admit(asked.jobs[0])
         _task()
         return
+    if asked.search:
+        search.check_possible(asked.jobs[0].cfg, alone=not started_by_others())
+        search.trials_of_this_process.cache_clear()
+        sweeps.launch(_task, beside=asked.beside)
+        found = search.tried()
+        tried = plan(args.overrides, sweep=True, config_dir=config_dir, found=found).jobs
+        runs = list({job.run_dir: job for job in tried[: len(found)]}.values())
+        code = report(runs)
+        print("\n".join(search.best_lines(runs)))
+        sys.exit(code)
     to_run = admit_sweep(asked.jobs)
-    if to_run or not asked.jobs:  # none are known in advance if another sweeper chooses them
-        _task()
+    if to_run:
+        sweeps.launch(_task, beside=asked.beside)
     sys.exit(report(to_run) if first_process() else 0)
 
 
@@ -123,14 +136,14 @@ def report(jobs: Sequence[Job]) -> int:
     """Print how each run of a sweep ended.
 
     Returns:
-        the exit code: 1 if any failed, else 0.
+        the exit code: 0 if all are finished, else 1.
     """
     failures = 0
     for job in jobs:
         error = job.run_dir / folders.ERROR
-        failed = error.exists() or folders.state(job.run_dir) != "finished"
-        failures += failed
-        print(f"{'failed' if failed else 'finished':<9} {shown(job.run_dir)}")
+        state = "failed" if error.exists() else folders.state(job.run_dir)
+        failures += state != "finished"
+        print(f"{state:<9} {shown(job.run_dir)}")
         if error.exists():
             reason = error.read_text().strip().rpartition("\n")[2]
             print(textwrap.fill(reason, 80, initial_indent=_INDENT, subsequent_indent=_INDENT))
@@ -138,31 +151,54 @@ def report(jobs: Sequence[Job]) -> int:
 
 
 @hydra.main(version_base=VERSION_BASE, config_path=str(conf_dir()), config_name=CONFIG_NAME)
-def _task(cfg: DictConfig) -> None:
-    """One run, alone or in a sweep."""
+def _task(cfg: DictConfig) -> float | None:
+    """One run, alone or in a sweep.
+
+    Returns:
+        what a search maximises, see `search.objective`; None if the run failed.
+    """
     job = current_job(cfg)
-    in_sweep = HydraConfig.get().mode == RunMode.MULTIRUN
+    hydra = HydraConfig.get()
+    in_sweep = hydra.mode == RunMode.MULTIRUN
+    beside = in_sweep and hydra.runtime.choices["hydra/launcher"] != plugins.BASIC
     if in_sweep and not folders.will_run(job):
-        return
+        return search.objective(job.run_dir)
     first = first_process()
-    if first:
-        print(end="\n" if in_sweep else "")
-        print(shown(job.run_dir), flush=True)  # imports take a while: say what is going on
-    folder = folders.replacing(job.run_dir) if first else nullcontext()
+    if first and not beside:  # imports take a while: say what is going on
+        print(f"\n{shown(job.run_dir)}" if in_sweep else shown(job.run_dir), flush=True)
     try:
         check(job)
-        with stoppable(job.run_dir / folders.LAST_CHECKPOINT), folder:
-            _run(job)
+        with stoppable(job.run_dir / folders.LAST_CHECKPOINT):
+            if first:
+                _run_in_folder(job, patience=-1 if in_sweep else _PATIENCE, beside=beside)
+            else:
+                _run(job)
     except RunStopped as stopped:
+        if beside:  # the sweep's own process says it
+            sys.exit(stopped.exit_code)
         _exit(str(stopped), stopped.exit_code)  # SystemExit ends a sweep too
+    except InUseError as error:
+        _exit(str(error), 2)
     except Exception as error:
         failure = describe(error)
         if first:
             _note(failure, job.run_dir)
         if in_sweep:
-            print(f"failed: {failure.line}", file=sys.stderr)
-        else:
-            _exit(failure.sentence or failure.trace.rstrip(), failure.exit_code)
+            where = f"{shown(job.run_dir)}: " if beside else ""
+            print(f"failed: {where}{failure.line}", file=sys.stderr, flush=True)
+            return None
+        _exit(failure.sentence or failure.trace.rstrip(), failure.exit_code)
+    if first and beside:
+        print(f"finished: {shown(job.run_dir)}", flush=True)
+    return search.objective(job.run_dir)
+
+
+def _run_in_folder(job: Job, *, patience: float, beside: bool) -> None:
+    """Train while no other process does so in the same folder."""
+    with claimed(job.run_dir, patience=patience):
+        if folders.will_run(job):  # another process may have finished it meanwhile
+            with folders.replacing(job.run_dir), sweeps.output(job.run_dir, beside=beside):
+                _run(job)
 
 
 def _run(job: Job) -> None:

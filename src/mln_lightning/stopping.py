@@ -15,14 +15,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @contextmanager
-def stoppable(checkpoint: Path) -> Iterator[None]:
+def stoppable(checkpoint: Path | None) -> Iterator[None]:
     """Within, SIGINT and SIGTERM raise `RunStopped` at once.
 
     All files of a run appear complete or not at all, so it may be left anywhere; while it trains,
     the `Checkpoint` callback takes the signals over to save the step first.
 
     Args:
-        checkpoint: where the run will continue, if that exists by then.
+        checkpoint: where the run will continue, if that exists by then; None where that is not a
+            single file.
 
     Raises:
         RunStopped: a signal came.
@@ -34,7 +35,7 @@ def stoppable(checkpoint: Path) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
         for each in SIGNALS:
             signal.signal(each, signal.SIG_IGN)  # an impatient second Ctrl-C adds nothing
-        raise RunStopped(number, checkpoint if checkpoint.exists() else None)
+        raise RunStopped(number, checkpoint if checkpoint and checkpoint.exists() else None)
 
     previous = {number: signal.signal(number, stop) for number in SIGNALS}
     try:

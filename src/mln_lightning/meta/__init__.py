@@ -5,6 +5,8 @@ Imports nothing but torch.
 
 from __future__ import annotations
 
+from mln_lightning.meta.compiled_tangent import compile_stateless
+from mln_lightning.meta.compiling import COMPILER, compile_network, eagerly, is_compiled
 from mln_lightning.meta.stateless import (
     Buffers,
     Params,
@@ -18,6 +20,7 @@ from mln_lightning.meta.step import MetaStep, Reduce, Update, meta_step, plain_s
 from mln_lightning.meta.tangent import Backend
 
 __all__ = [
+    "COMPILER",
     "Backend",
     "Buffers",
     "MetaStep",
@@ -26,7 +29,11 @@ __all__ = [
     "Stateless",
     "Update",
     "along",
+    "compile_network",
+    "compile_stateless",
     "copies",
+    "eagerly",
+    "is_compiled",
     "meta_step",
     "plain_step",
     "stateless",

@@ -15,13 +15,13 @@ from torch.autograd import forward_ad
 @contextmanager
 def level() -> Iterator[None]:
     """The scope in which dual tensors may exist."""
-    _prepare()
+    prepare()
     with forward_ad.dual_level():
         yield
 
 
 @cache
-def _prepare() -> None:
+def prepare() -> None:
     """Make a first dual tensor quietly: torch then scripts some rules with a deprecated function.
 
     Once only, because changing the warning filters makes other warnings appear again.

@@ -21,7 +21,7 @@ class RandomState(NamedTuple):
 def random_state(device: torch.device) -> RandomState:
     """The state now, for computations on ``device``."""
     accelerator = None
-    if device.type != "cpu":
+    if device.type not in ("cpu", "meta"):  # nothing is drawn where nothing is computed
         accelerator = torch.get_device_module(device).get_rng_state(device)
     return RandomState(device, torch.get_rng_state(), accelerator)
 

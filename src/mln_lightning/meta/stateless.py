@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, TypeAlias
 
 import torch
@@ -24,7 +24,9 @@ class Stateless:
     """``(parameters, images (B, K, H, W)) → logits (B, C)`` for an unmodified module.
 
     The module keeps its mode (train or eval) and its own parameters. Build it once per network and
-    keep it: it remembers which back ends of the meta gradient the network cannot use.
+    keep it: it remembers which back ends of the meta gradient the network cannot use, and in
+    ``tangent`` the compiled one, see `compile_stateless`: parameters, direction (by name, for the
+    parameters that move), buffers, images ↦ directional derivative ``(B, C)`` of the logits.
 
     Args:
         network: any module that maps images to logits.
@@ -40,6 +42,7 @@ class Stateless:
         self.network = network
         self.buffers: Buffers = buffers
         self.unsupported: set[str] = set()
+        self.tangent: Callable[[Params, Params, Params, Tensor], Tensor] | None = None
 
     def __call__(self, params: Params, images: Tensor) -> Tensor:
         """Logits ``(B, C)`` of ``images`` at ``params``."""
@@ -54,7 +57,7 @@ class Stateless:
 def call(network: nn.Module, params: Params, buffers: Params, images: Tensor) -> Tensor:
     """Run ``network`` with the given parameters and buffers in place of its own."""
     state = {**params, **buffers}
-    state |= {alias: state[name] for alias, name in _aliases(network).items() if name in state}
+    state |= {alias: state[name] for alias, name in aliases(network).items() if name in state}
     with full_values(images.device):
         logits = functional_call(network, state, (images,), tie_weights=False)
     if not isinstance(logits, Tensor):
@@ -65,7 +68,7 @@ def call(network: nn.Module, params: Params, buffers: Params, images: Tensor) ->
     return logits
 
 
-def _aliases(network: nn.Module) -> dict[str, str]:
+def aliases(network: nn.Module) -> dict[str, str]:
     """Other names of tensors that several layers share, each with the name in `Params`.
 
     torch's own handling of shared tensors leaves the replacement behind in a layer that is used

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mln_lightning.meta.compiling import eagerly, is_compiled
 from mln_lightning.meta.randomness import preserved, random_state, restore
 from mln_lightning.meta.sharing import Recorder
 from mln_lightning.meta.stateless import Params, Stateless, call, copies, virtual_update
@@ -113,7 +114,9 @@ def meta_step(
 
     buffers, draws = network.snapshot(), random_state(images.device)
     recorder = Recorder()
-    if backend == "jvp" and "jvp" not in network.unsupported and not lean:
+    # Nothing can look into compiled code.
+    watched = not (lean or is_compiled(network.network))
+    if backend == "jvp" and "jvp" not in network.unsupported and watched:
         with recorder:
             logits = _at_least_float32(network(params, images))
     else:
@@ -143,7 +146,14 @@ def meta_step(
         return call(network.network, point, copies(buffers), images)
 
     with preserved(images.device):
-        tangent = logit_tangent(backend, network.unsupported, forward, params, direction, recorder)
+        if backend == "jvp" and network.tangent is not None:
+            restore(draws)
+            tangent = network.tangent(params, direction, buffers, images)
+        else:
+            with eagerly(network.network):
+                tangent = logit_tangent(
+                    backend, network.unsupported, forward, params, direction, recorder
+                )
         if lean and graph:
             logits = _at_least_float32(forward(params))
     grads = _label_gradient(pull, wrt, tangent.to(pull.dtype))

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from mln_lightning import processes
 from mln_lightning.batch import UNKNOWN, Batch, StepOutput, TrainBatch
 from mln_lightning.data.datamodule import NoisyLabelDataModule
+from mln_lightning.meta import COMPILER, compile_network
 from mln_lightning.models.epoch_means import EpochMeans
 from mln_lightning.models.evaluated import EvaluatedModule
 from mln_lightning.models.loss_scale import attempt, stepped, unscaled
@@ -167,6 +168,15 @@ class NoisyLabelModule(EvaluatedModule, ABC):
         self.shared.weigh(len(train.index), len(meta.index), train.images.device)
         self.shared.mark(train.index)
         return attempt(self, step, batch)
+
+    def compile_pieces(self, batch: TrainBatch, backend: str = COMPILER) -> None:
+        """Compile in place what a training step runs; where that fails, a warning says why.
+
+        Args:
+            batch: of the sizes of the batches to come; see `compile_network`.
+            backend: see `torch.compile`.
+        """
+        compile_network(self.network, batch["train"].images, backend)
 
     @abstractmethod
     def noisy_step(self, batch: TrainBatch) -> StepOutput:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from mln_lightning.batch import Batch
+from mln_lightning.meta import eagerly
 
 
 class EvaluatedModule(LightningModule):
@@ -38,7 +39,9 @@ class EvaluatedModule(LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, C)`` of the classifier for normalised images ``(B, K, H, W)``."""
-        logits: Tensor = self.classifier()(images)
+        network = self.classifier()
+        with eagerly(network):  # compiled code is for training
+            logits: Tensor = network(images)
         return logits
 
     @torch.no_grad()

@@ -13,13 +13,15 @@ from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from mln_lightning import processes
-from mln_lightning.batch import Batch, StepOutput
+from mln_lightning.batch import Batch, StepOutput, TrainBatch
 from mln_lightning.meta import (
+    COMPILER,
     Backend,
     Buffers,
     MetaStep,
     Params,
     along,
+    compile_stateless,
     copies,
     meta_step,
     plain_step,
@@ -91,6 +93,14 @@ class MetaModule(NoisyLabelModule, ABC):
         self._at_theta = stateless(network, buffers="share")
         self._at_virtual = stateless(network, buffers=meta_buffers)
         self._meta_optimizer = meta_optimizer
+
+    def compile_pieces(self, batch: TrainBatch, backend: str = COMPILER) -> None:
+        """The network, and the derivative of its logits for ``meta_backend="jvp"``."""
+        if self.meta_backend == "jvp":
+            images, meta_images = batch["train"].images, batch["meta"].images
+            compile_stateless(self._at_theta, images, meta_images, backend)
+        else:
+            super().compile_pieces(batch, backend)
 
     def meta_parameters(self) -> Iterable[nn.Parameter]:
         """The parameters φ that the meta optimiser updates; none by default."""

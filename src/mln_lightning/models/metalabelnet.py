@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from mln_lightning.batch import StepOutput, TrainBatch
 from mln_lightning.labels import LabelGenerator
 from mln_lightning.losses import Reduction, compatibility, entropy, forward_kl, reverse_kl
-from mln_lightning.meta import Backend, Buffers
+from mln_lightning.meta import COMPILER, Backend, Buffers, is_compiled
 from mln_lightning.models.base import OptimizerFactory, SchedulerFactory
 from mln_lightning.models.confident_meta import ConfidentMeta
 from mln_lightning.models.meta_module import MetaModule, moves_by_lr
@@ -248,6 +248,12 @@ class MetaLabelNet(MetaModule):
     def _conventional(self, logits: Tensor, log_soft: Tensor) -> Tensor:
         fit = self._fit(logits, log_soft)
         return fit + self.entropy_weight * entropy(logits, reduction=self.reduction)
+
+    def compile_pieces(self, batch: TrainBatch, backend: str = COMPILER) -> None:
+        """See `MetaModule`; the encoder too."""
+        super().compile_pieces(batch, backend)
+        if is_compiled(self.network):
+            self._features.compile(batch["train"].images, backend)
 
     def encode(self, images: Tensor) -> Tensor:
         """``(B, K, H, W)`` → features ``(B, F)``, the input of the encoder's head."""

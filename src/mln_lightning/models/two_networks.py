@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mln_lightning.batch import StepOutput, TrainBatch
+from mln_lightning.meta import COMPILER, compile_network
 from mln_lightning.models.base import NoisyLabelModule, OptimizerFactory, SchedulerFactory
 
 
@@ -51,6 +52,11 @@ class TwoNetworks(NoisyLabelModule, ABC):
     def trained_parameters(self) -> Iterable[nn.Parameter]:
         """Those of both networks."""
         return itertools.chain(self.network.parameters(), self.peer.parameters())
+
+    def compile_pieces(self, batch: TrainBatch, backend: str = COMPILER) -> None:
+        """Both networks."""
+        super().compile_pieces(batch, backend)
+        compile_network(self.peer, batch["train"].images, backend)
 
     def warmup_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss ``()`` of one network in a warm-up step: cross-entropy on the observed labels."""

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from mln_lightning.meta import eagerly
+
 
 def find_head(network: nn.Module, name: str | None = None) -> str:
     """Dotted name of the linear layer that makes the logits.
@@ -99,7 +101,8 @@ def next_features(network: nn.Module, head: str) -> Iterator[list[Tensor]]:
     layer = head_of(network, head)
     hooks = [layer.register_forward_hook(of_head), network.register_forward_hook(of_network)]
     try:
-        yield found
+        with eagerly(network):  # compiled code calls no hooks
+            yield found
     finally:
         for hook in hooks:
             hook.remove()

@@ -6,14 +6,17 @@ import copy
 import itertools
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
 import torch
 from torch import Tensor, fx, nn
+from torch.func import functional_call
 from torch.fx.experimental.optimization import fuse
 
+from mln_lightning.meta import COMPILER, eagerly
+from mln_lightning.meta.compiling import compiler_options, say_why
 from mln_lightning.networks.head import features
 
 InferenceMode = Literal["exact", "folded", "bf16"]
@@ -27,7 +30,7 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
-        with torch.no_grad():
+        with torch.no_grad(), eagerly(network):
             yield
     finally:
         for module, mode in training.items():
@@ -52,6 +55,31 @@ class InferenceFeatures:
         self.mode = mode
         self._folded = network
         self._folded_from: list[tuple[int, int]] = []
+        self._compiled: Callable[[dict[str, Tensor], Tensor], Tensor] | None = None
+        self._compiled_for: tuple[torch.Size, torch.device] | None = None
+
+    def compile(self, images: Tensor, backend: str = COMPILER) -> None:
+        """Compile for images of this shape and device, if that is possible; others run as before.
+
+        Args:
+            images: ``(B, K, H, W)`` of a training batch.
+            backend: see `torch.compile`.
+        """
+        without_head = copy.deepcopy(self._up_to_date() if self.mode == "folded" else self.network)
+        without_head.to("meta").eval().set_submodule(self.head, nn.Identity())
+
+        def run(state: dict[str, Tensor], images: Tensor) -> Tensor:
+            found: Tensor = functional_call(without_head, state, (images,), tie_weights=False)
+            return found
+
+        self(images)  # refuses a head that is not the last step
+        self._compiled = torch.compile(run, fullgraph=True, **compiler_options(backend))
+        self._compiled_for = images.shape, images.device
+        try:
+            self(images)
+        except Exception as error:  # the compilers below may fail in any way
+            self._compiled = None
+            say_why(f"The encoder {type(self.network).__name__} cannot be compiled", error)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features of ``images``, of their dtype with ``bf16``."""
@@ -61,8 +89,18 @@ class InferenceFeatures:
                 network = self._up_to_date()
             if self.mode == "bf16":
                 with torch.autocast(images.device.type, torch.bfloat16):
-                    return features(network, self.head, images).to(images.dtype)
+                    return self._find(network, images).to(images.dtype)
+            return self._find(network, images)
+
+    def _find(self, network: nn.Module, images: Tensor) -> Tensor:
+        if self._compiled is None or self._compiled_for != (images.shape, images.device):
             return features(network, self.head, images)
+        state = itertools.chain(
+            network.named_parameters(remove_duplicate=False),
+            network.named_buffers(remove_duplicate=False),
+        )
+        own = {f"{self.head}.weight", f"{self.head}.bias"}
+        return self._compiled({name: t for name, t in state if name not in own}, images)
 
     def _up_to_date(self) -> nn.Module:
         """The folded network, made again if any tensor was moved or written to."""
