@@ -30,7 +30,7 @@ test-slow: setup  ## run the slow tests
 
 test-all: test test-slow  ## run all tests
 
-bench: setup  ## time, FLOPs and memory per training step
+bench: setup  ## what training costs here: time, FLOPs, memory, whole epochs
 	@$(PYTHON) -m benchmarks.bench
 
 results: setup  ## collect the runs in outputs/ into outputs/results.csv and results.md

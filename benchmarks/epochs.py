@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from benchmarks.published_loop import PublishedLoop
 from benchmarks.report import Report, Table
 from benchmarks.steps import ADAM, NUM_CLASSES, SGD
 from benchmarks.timing import Range, ratio, synchronize
-from mln_lightning.callbacks import LabelQualityCurve, Reseed
+from mln_lightning.callbacks import CompilePieces, LabelQualityCurve, Reseed
 from mln_lightning.data import (
     DatasetInfo,
     ImageArrays,
@@ -35,7 +35,7 @@ SHAPE = (3, 32, 32)
 PLAIN, OURS, FAST, PUBLISHED = (
     "plain training here",
     "MetaLabelNet here",
-    "MetaLabelNet here, bf16-mixed, channels_last",
+    "MetaLabelNet here, bf16-mixed, channels_last, compiled",
     "the published loop",
 )
 
@@ -90,6 +90,7 @@ def fit(
     model: NoisyLabelModule,
     data: NoisyLabelDataModule,
     epochs: int,
+    callbacks: Sequence[Callback] = (),
     **trainer: Any,
 ) -> list[float]:
     """Seconds of each epoch of a fit, with what a run does after every step.
@@ -98,12 +99,13 @@ def fit(
         model: untrained.
         data: not set up.
         epochs: of the fit.
+        callbacks: further ones.
         trainer: further arguments of Lightning's Trainer.
     """
     timer = EpochTimer()
     Trainer(
         max_epochs=epochs,
-        callbacks=[Reseed(0), LabelQualityCurve(NUM_CLASSES), timer],
+        callbacks=[*callbacks, Reseed(0), LabelQualityCurve(NUM_CLASSES), timer],
         use_distributed_sampler=False,
         logger=False,
         enable_checkpointing=False,
@@ -132,7 +134,12 @@ def _network(channels_last: bool) -> CNN6:
 
 
 def images(number: int, num_meta: int) -> tuple[ImageArrays, ImageArrays]:
-    """Training and meta images: CIFAR-10's if they are there, else random ones of that shape."""
+    """Training and meta images: CIFAR-10's if they are there, else random ones of that shape.
+
+    Args:
+        number: of training images.
+        num_meta: of meta images, at least one for each class.
+    """
     folder = os.environ.get("MLN_DATA_DIR", "data")
     if (Path(folder) / "cifar-10-batches-py").is_dir():
         known = cifar10(folder, verify=False).train.select(torch.arange(number + num_meta))
@@ -188,7 +195,7 @@ def report(device: torch.device) -> Report:
 
 def measure(device: torch.device, size: Size) -> dict[str, list[float]]:
     """Seconds of the timed epochs of each kind, their median in each round."""
-    train, meta = images(size.images, max(size.batch, 1000 if device.type != "cpu" else 0))
+    train, meta = images(size.images, 1000 if device.type == "cuda" else max(size.batch, 10))
     ways: dict[str, Callable[[], list[float]]] = {
         PLAIN: partial(_ours, supervised, train, meta, size, device),
         OURS: partial(_ours, metalabelnet, train, meta, size, device),
@@ -203,6 +210,7 @@ def measure(device: torch.device, size: Size) -> dict[str, list[float]]:
             size,
             device,
             precision="bf16-mixed",
+            callbacks=[CompilePieces()],
         )
     found: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(size.rounds):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -14,6 +13,7 @@ from benchmarks.steps import NUM_CLASSES, Step, metalabelnet, plain, random_batc
 from benchmarks.timing import Range, ratio, take_turns
 from mln_lightning.batch import TrainBatch
 from mln_lightning.networks import CNN6
+from mln_lightning.precision import use_tf32
 
 SHAPE = (3, 32, 32)
 KINDS: dict[str, Callable[..., Step]] = {"plain": plain, "MetaLabelNet": metalabelnet}
@@ -50,18 +50,6 @@ def modes(device: torch.device) -> list[Mode]:
     return [Mode(m.precision, m.tf32, last) for m in base for last in (False, True)]
 
 
-@contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """Whether CUDA may use TF32 in products and convolutions, whose default is that it may."""
-    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn
-    before = products.allow_tf32, convolutions.allow_tf32
-    products.allow_tf32 = convolutions.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        products.allow_tf32, convolutions.allow_tf32 = before
-
-
 def report(device: torch.device, budget: float = 20.0) -> Report:
     """Every kind of step in every mode, with cnn6.
 
@@ -78,6 +66,7 @@ def report(device: torch.device, budget: float = 20.0) -> Report:
     for action in actions.values():
         action()
     times = take_turns(actions, budget, device)
+    use_tf32(None)
     base = times[f"plain: {FLOAT32}"]
     rows = [
         (
@@ -109,9 +98,9 @@ def _action(
     return partial(_take, make(network, precision=mode.precision), batch, mode.tf32)
 
 
-def _take(step: Step, batch: TrainBatch, allowed: bool) -> None:
-    with tf32(allowed):
-        step(batch)
+def _take(step: Step, batch: TrainBatch, tf32: bool) -> None:
+    use_tf32(tf32)
+    step(batch)
 
 
 def _last(images: torch.Tensor) -> torch.Tensor:

@@ -134,7 +134,7 @@ def main() -> None:
     quiet()
     work = Work(**json.loads(os.environ[_ASKED]))
     torch.set_num_threads(work.threads)
-    train, meta = images(work.images, work.batch)
+    train, meta = images(work.images, max(work.batch, 10))
     times = {
         kind: fit(
             make(),

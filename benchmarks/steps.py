@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any, Protocol
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Trainer
@@ -61,9 +64,28 @@ class ModuleStep:
         self.optimizers = trainer.optimizers
 
     def __call__(self, batch: TrainBatch) -> Tensor:
-        output = self.model.trainer.strategy.training_step(batch, 0)
+        counting = batch["train"].images.device.type == "meta"
+        with autocast_on_meta() if counting else nullcontext():
+            output = self.model.trainer.strategy.training_step(batch, 0)
         loss: Tensor = output["loss"]
         return loss
+
+
+@contextmanager
+def autocast_on_meta() -> Iterator[None]:
+    """Let autocast be asked of the meta device, which torch refuses: it does nothing there."""
+
+    def on_cpu(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(device_type: str, *args: Any, **options: Any) -> Any:
+            return function("cpu" if device_type == "meta" else device_type, *args, **options)
+
+        return call
+
+    with (
+        patch.object(torch, "autocast", on_cpu(torch.autocast)),
+        patch.object(torch, "is_autocast_enabled", on_cpu(torch.is_autocast_enabled)),
+    ):
+        yield
 
 
 def plain(network: nn.Module, precision: str = "32-true") -> ModuleStep:

@@ -127,7 +127,7 @@ def environments_of(count: int, nodes: int) -> dict[int, Mapping[str, str]]:
     """
     common = {name: value for name, value in os.environ.items() if name not in _NOT_OURS}
     common["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    common["WORLD_SIZE"] = str(count * nodes)
+    common |= {"WORLD_SIZE": str(count * nodes), "LOCAL_WORLD_SIZE": str(count)}
     common.setdefault("NODE_RANK", "0")
     if nodes == 1:
         common |= {"NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port())}

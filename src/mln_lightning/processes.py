@@ -85,6 +85,8 @@ def follow_first(tensors: Iterable[Tensor]) -> None:
     states = [tensor.detach() for tensor in tensors if tensor.numel()]
     for places in _by_dtype(states):
         flat = torch.cat([states[place].flatten() for place in places])
+        # Also before a model is moved to its GPU and after, where NCCL would not carry it.
+        flat = flat.cuda() if dist.get_backend() == "nccl" else flat
         dist.broadcast(flat, 0)
         parts = torch.split(flat, [states[place].numel() for place in places])
         for place, part in zip(places, parts, strict=True):

@@ -20,6 +20,7 @@ from mln_lightning.config import Job, plan
 from mln_lightning.errors import RunStopped, UserError
 from mln_lightning.failure import sentence
 from mln_lightning.files import shown
+from mln_lightning.launch import processes_to_start, started_by_others
 from mln_lightning.preflight import check
 from mln_lightning.stopping import stoppable
 
@@ -78,6 +79,8 @@ def admitted(overrides: Sequence[str], config_dir: Path | None = None) -> Job:
                 f"{group}={job.choices.get(group)} cannot be chosen here: a teacher is trained "
                 f"with {group}={option}; leave {group} out"
             )
+    if processes_to_start(job.cfg) or started_by_others():
+        raise UserError("a teacher is trained by one process; use trainer.devices=1")
     path = job.run_dir / SCORES
     if path.exists() and not job.cfg.overwrite:
         raise UserError(f"{shown(path)} is there already; overwrite=true replaces it")

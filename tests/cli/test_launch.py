@@ -29,7 +29,14 @@ Call = Callable[..., int]
 RUN = Path("digits/asym-0.4/metalabelnet/seed-0")
 OUTSIDE = (
     *("RANK", "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"),
-    *("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_JOB_NAME", "SLURM_NTASKS", "OMP_NUM_THREADS"),
+    *(
+        "LOCAL_WORLD_SIZE",
+        "SLURM_PROCID",
+        "SLURM_STEP_NUM_TASKS",
+        "SLURM_JOB_NAME",
+        "SLURM_NTASKS",
+        "OMP_NUM_THREADS",
+    ),
 )
 
 
@@ -99,6 +106,7 @@ def test_environments_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert [e["LOCAL_RANK"] for e in found.values()] == ["0", "1", "2"]
     for e in found.values():
         assert (e["WORLD_SIZE"], e["NODE_RANK"], e["MASTER_ADDR"]) == ("3", "0", "127.0.0.1")
+        assert e["LOCAL_WORLD_SIZE"] == "3"
         assert (e["OMP_NUM_THREADS"], e["KEPT"]) == ("2", "yes")
         assert not {"RANK", "SLURM_NTASKS"} & e.keys()
     (port,) = {e["MASTER_PORT"] for e in found.values()}

@@ -13,11 +13,14 @@ from typing import Any
 
 import pytest
 from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
 from mln_lightning import plugins
 from mln_lightning.config import _config_loader, plan
 from mln_lightning.errors import UserError
+from mln_lightning.search import check_possible, check_sweeper, examples
 
 from .conftest import FakeJob
 from .test_run import raises
@@ -38,9 +41,9 @@ def hydra_node(*overrides: str) -> Any:
 def test_a_launcher_composes_as_the_plugin_wants_it(launcher: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of Hydra, on two options of one name
-        asked = plan(["seed=0,1", f"hydra/launcher={launcher}"], sweep=True)
+        asked = plan(["seed=1", f"hydra/launcher={launcher}", "hydra.sweep.dir=there"], sweep=True)
     assert (asked.beside, asked.search) == (True, False)
-    assert [job.run_dir.name for job in asked.jobs] == ["seed-0", "seed-1"], "as without"
+    assert [job.run_dir.name for job in asked.jobs] == ["seed-1"], "as without"
 
     from hydra_plugins.hydra_joblib_launcher.config import JobLibLauncherConf
     from hydra_plugins.hydra_submitit_launcher.config import LocalQueueConf, SlurmQueueConf
@@ -80,19 +83,9 @@ def test_a_run_on_several_nodes_composes() -> None:
     ("overrides", "said"),
     [
         ("hydra/launcher=joblib", "hydra/launcher=joblib is for sweeps; add -m"),
-        ("hydra/sweeper=optuna", "hydra/sweeper=optuna is for sweeps; add -m"),
-        ("-m hydra/sweeper=optuna model=gce", "nothing to search: this model has no ready ranges"),
-        ("-m hydra/sweeper=optuna model=gce,sce", "a search tunes one method"),
-        ("-m hydra/sweeper=optuna dataset.num_val=0", "dataset.num_val=0 leaves no validation"),
-        ("-m hydra/sweeper=optuna hydra.sweeper.n_trials=0", "n_trials=0 is less than 1"),
-        (
-            "-m hydra/sweeper=optuna hydra/launcher=joblib hydra.launcher.n_jobs=-1",
-            "n_jobs=-1 is less than 1",
-        ),
-        ("-m hydra/sweeper=optuna hydra.sweeper.storage=sqlite:///a.db", "continues from its run"),
         ("-m hydra/sweeper=optuna noise=asym,sim", "did you mean 'sym'"),
         ("-m hydra/sweeper=optuna rate=interval(0.2,1.2)", "rate=1.2 is outside"),
-        ("-m hydra/launcher=joblob", "did you mean 'joblib'"),
+        ("-m hydra/sweeper=optuna model=gce", "nothing to search: this model has no ready ranges"),
     ],
 )
 def test_what_cannot_work_is_refused_at_once(
@@ -103,6 +96,47 @@ def test_what_cannot_work_is_refused_at_once(
     assert said in err
     assert err.count("\n") == 1
     assert job.calls == []
+
+
+def ranges(*overrides: str) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def test_examples_show_both_ends_and_every_choice() -> None:
+    found = examples(
+        ranges("a=interval(1.0,2.0)", "noise=sym,asym,none", "b=int(interval(3,4))", "c=5", "a=7")
+    )
+    assert found == [
+        ["a=7", "noise=sym", "b=3", "c=5"],
+        ["a=7", "noise=asym", "b=4", "c=5"],
+        ["a=7", "noise=none", "b=3", "c=5"],
+    ]
+    assert examples(ranges("a=tag(log,interval(0.1,1.0))")) == [["a=0.1"], ["a=1.0"]]
+    with pytest.raises(UserError, match="one method"):
+        examples(ranges("model=gce,sce"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"n_trials": 0}, "n_trials=0 is less than 1; it counts runs, in all"),
+        ({"n_jobs": -1}, "n_jobs=-1 is less than 1; it counts runs, proposed at a time"),
+        ({"storage": "sqlite:///a.db"}, "continues from its run folders; leave it out"),
+    ],
+)
+def test_a_search_that_would_not_end_or_not_continue(changed: dict[str, Any], said: str) -> None:
+    sweeper = {"n_trials": 1, "n_jobs": 1, "storage": {"_target_": "…"}}
+    check_sweeper(OmegaConf.create(sweeper))
+    with pytest.raises(UserError, match=re.escape(said)):
+        check_sweeper(OmegaConf.create(sweeper | changed))
+
+
+def test_a_search_needs_validation_images_and_leads_alone() -> None:
+    with pytest.raises(UserError, match="no validation images"):
+        check_possible(OmegaConf.create({"dataset": {"num_val": 0}}), alone=True)
+    with pytest.raises(UserError, match="without torchrun"):
+        check_possible(OmegaConf.create({"dataset": {"num_val": 20}}), alone=False)
+    check_possible(OmegaConf.create({"dataset": {"num_val": "10%"}}), alone=True)
 
 
 @pytest.mark.parametrize(
@@ -204,18 +238,17 @@ def test_a_failed_run_is_a_failed_trial(
             raises(ValueError("The loss was not finite."))(run_dir)
 
     searched.actions["seed-0"] = second
-    assert mln(*SEARCH, "hydra.sweeper.n_trials=3") == 1
+    assert mln(*SEARCH, "hydra.sweeper.n_trials=2") == 1
     ran = capsys.readouterr()
     assert ran.err == "failed: The loss was not finite.\n"
-    assert "Best of 2 runs" in ran.out
+    assert "Best of 1 run by" in ran.out
     assert [line.split()[0] for line in ran.out.splitlines() if line.startswith("f")] == [
         "finished",
         "failed",
-        "finished",
     ]
     searched.actions.clear()
     searched.calls.clear()
-    assert mln(*SEARCH, "hydra.sweeper.n_trials=3") == 0
+    assert mln(*SEARCH, "hydra.sweeper.n_trials=2") == 0
     assert searched.calls[0][0] == seen[1], "tried again, the first is not"
 
 

@@ -100,6 +100,7 @@ def test_no_image_is_scored_by_a_network_that_learnt_from_it(
         ("dataset=blobs experiment=digits", "one teacher is trained at a time"),
         ("dataset=blobs rate=0.2", "it adds no noise"),
         ("dataset=blobs seed=-1", "seed=-1 is negative"),
+        ("dataset=blobs trainer.devices=2", "trained by one process; use trainer.devices=1"),
         ("dataset=blobs hydra.sweep.dir=file/outputs", "Not a directory"),
         ("dataset=cifar10 data_dir=nowhere", "CIFAR-10 is not complete: nowhere/cifar-10-batches"),
     ],

@@ -67,8 +67,12 @@ def test_batches_from_the_device_are_those_from_memory() -> None:
 
 
 def test_workers_by_the_cores_of_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(3)), raising=False)
     assert default_workers() == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
     assert default_workers() == 8
     assert NoisyLabelDataModule(blobs, INFO, num_meta=40, num_workers=None).num_workers == 8
+    for processes, workers in ((4, 8), (20, 3), (99, 1)):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert default_workers() == workers

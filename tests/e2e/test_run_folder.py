@@ -105,6 +105,7 @@ def test_results_hold_what_was_asked(results: dict[str, Any]) -> None:
     assert 0 < results["seconds"]["fit"] <= results["seconds"]["total"]
     assert results["versions"]["torch"] == torch.__version__
     assert results["device"] == "cpu"
+    assert results["processes"] == 1
 
 
 def test_fractions_are_fractions(results: dict[str, Any]) -> None:
@@ -114,7 +115,7 @@ def test_fractions_are_fractions(results: dict[str, Any]) -> None:
         if name.startswith(("test/", "val/", "memorized/"))
         or name in ("labels/accuracy", "labels/recovered", "labels/damaged", "labels/calibration")
     }
-    assert len(fractions) == 8
+    assert len(fractions) == 9
     fractions |= results["noise"]
     fractions |= {k: v for k, v in results["labels"].items() if k.startswith("accuracy")}
     assert {name: v for name, v in fractions.items() if not 0 <= v <= 1} == {}
@@ -211,7 +212,10 @@ def test_metrics_by_epoch(folder: Path, results: dict[str, Any]) -> None:
     assert [row["epoch"] for row in rows] == ["0", "1", "2"]
     assert [row["step"] for row in rows] == ["8", "16", "24"]
     last = {k: float(v) for k, v in rows[-1].items() if k not in ("epoch", "step") and v}
-    assert last == {k: v for k, v in results["metrics"].items() if not k.startswith("test/")}
+    metrics = dict(results["metrics"])
+    selected = rows[results["epochs"]["selected"] - 1]
+    assert metrics.pop("val/accuracy_selected") == float(selected["val/accuracy"])
+    assert last == {k: v for k, v in metrics.items() if not k.startswith("test/")}
     assert rows[0]["meta/loss"] == "", "the first epoch is warm-up"
     chosen = max(range(1, 3), key=lambda epoch: (float(rows[epoch]["val/accuracy"]), epoch))
     assert results["epochs"]["selected"] == chosen + 1

@@ -29,10 +29,13 @@ def share_of(trainer: Trainer | None) -> tuple[int, int]:
 
 
 def default_workers() -> int:
-    """As many as there are cores for this process, at most eight."""
+    """As many as this training process has cores, at most eight."""
     if hasattr(os, "sched_getaffinity"):
-        return min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
-    return min(_MOST_WORKERS, os.cpu_count() or 1)
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # training processes of this machine
+    return min(_MOST_WORKERS, max(1, cores // beside))
 
 
 def check_batches(batch_size: int, meta_batch_size: int | None, num_workers: int | None) -> None:
