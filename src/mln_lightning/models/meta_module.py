@@ -95,8 +95,9 @@ class MetaModule(NoisyLabelModule, ABC):
         self._meta_optimizer = meta_optimizer
 
     def compile_pieces(self, batch: TrainBatch, backend: str = COMPILER) -> None:
-        """The network, and the derivative of its logits for ``meta_backend="jvp"``."""
-        if self.meta_backend == "jvp":
+        """The network, and on one process the derivative of its logits for ``jvp``."""
+        # Of sums over processes a compiled derivative is silently wrong (torch 2.15).
+        if self.meta_backend == "jvp" and processes.count() == 1:
             images, meta_images = batch["train"].images, batch["meta"].images
             compile_stateless(self._at_theta, images, meta_images, backend)
         else:
