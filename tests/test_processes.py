@@ -71,7 +71,9 @@ def everything() -> dict[str, Any]:
     calls = []
     real = dist.all_reduce
     dist.all_reduce = lambda *args, **options: (calls.append(1), real(*args, **options))[1]
-    own["totals"] = processes.totals([here, here.double(), here.view(1, 2), here.new_zeros(0)])
+    last = here.view(1, 2, 1, 1).expand(3, 2, 2, 2).contiguous(memory_format=torch.channels_last)
+    tensors = [here, here.double(), here.view(1, 2), here.new_zeros(0), last]
+    own["totals"] = processes.totals(tensors)
     dist.all_reduce = real
     own["messages"] = len(calls)
     own["largest"] = [
@@ -181,7 +183,9 @@ def test_running_statistics_as_plain_means_and_half_precision(found: list[dict[s
 def test_sums_maxima_and_copies(found: list[dict[str, Any]]) -> None:
     for each in found:
         assert each["total"].tolist() == [3.0, -6.0]
-        sums = each["totals"]
+        *sums, last = each["totals"]
+        assert last.is_contiguous(memory_format=torch.channels_last)
+        assert last[2].flatten(1).tolist() == [[3.0] * 4, [-6.0] * 4]
         assert [tensor.tolist() for tensor in sums] == [[3.0, -6.0], [3.0, -6.0], [[3.0, -6.0]], []]
         assert sums[1].dtype == torch.float64
         assert each["messages"] == 2, "one for each dtype"

@@ -66,7 +66,10 @@ def totals(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         dist.all_reduce(flat)
         parts = torch.split(flat, [tensors[place].numel() for place in places])
         for place, part in zip(places, parts, strict=True):
-            summed[place] = part.view_as(tensors[place])
+            tensor, whole = tensors[place], part.view_as(tensors[place])
+            # Gradients of convolutions may lie in memory channels last, and stay so.
+            same = tensor.is_contiguous()
+            summed[place] = whole if same else torch.empty_like(tensor).copy_(whole)
     return summed
 
 

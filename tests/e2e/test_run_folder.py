@@ -105,6 +105,7 @@ def test_results_hold_what_was_asked(results: dict[str, Any]) -> None:
     assert 0 < results["seconds"]["fit"] <= results["seconds"]["total"]
     assert results["versions"]["torch"] == torch.__version__
     assert results["device"] == "cpu"
+    assert results["processes"] == 1
 
 
 def test_fractions_are_fractions(results: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ import copy
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -51,6 +52,36 @@ class DataDependent(Network):
     def forward(self, images: Tensor) -> Tensor:
         seen = self.body(images)
         return self.head(seen if seen.sum() > 0 else seen * 1.5)
+
+
+class Square(torch.autograd.Function):
+    """x², with derivatives of its own."""
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return value.detach() ** 2
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * grad
+
+    @staticmethod
+    def jvp(ctx, tangent: Tensor) -> Tensor:
+        return 2 * ctx.saved_tensors[0] * tangent
+
+
+class OwnDerivatives(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(32, 4), nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(Square.apply(self.body(images.flatten(1))))
 
 
 @pytest.fixture
@@ -123,6 +154,16 @@ def test_what_is_no_single_graph_keeps_the_eager_derivative():
     assert [str(warning.message)[:9] for warning in said] == ["The meta ", "The encod"]
     assert is_compiled(compiled.model.network)
     assert compiled.model._at_theta.tangent is None
+    assert_same(plain, compiled, data)
+
+
+def test_a_derivative_that_comes_out_wrong_is_not_used():
+    torch.manual_seed(0)
+    plain, compiled = pair(OwnDerivatives())
+    data = batch()
+    with warnings.catch_warnings():  # whether it does is up to torch
+        warnings.filterwarnings("ignore", "The meta gradient of OwnDerivatives cannot be compiled")
+        compiled.model.compile_pieces(data, "aot_eager")
     assert_same(plain, compiled, data)
 
 

@@ -197,3 +197,4 @@ def test_strategies_and_samplers_that_cannot_be_exact_are_refused() -> None:
     assert seen == {f"network.{name}" for name, _ in model.network.named_parameters()}
     assert {name for name, _ in model.named_buffers()} <= hidden
     assert any(isinstance(layer, SyncBatchNorm) for layer in model.network.modules())
+    assert not any(isinstance(layer, SyncBatchNorm) for layer in model.encoder.modules())

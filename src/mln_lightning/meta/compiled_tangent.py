@@ -8,9 +8,18 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from mln_lightning.meta import dual
-from mln_lightning.meta.compiling import COMPILER, compile_network, compiler_options, say_why
-from mln_lightning.meta.randomness import preserved
+from mln_lightning.meta.compiling import (
+    COMPILER,
+    compile_network,
+    compiler_options,
+    eagerly,
+    quietly,
+    say_why,
+)
+from mln_lightning.meta.randomness import preserved, random_state, restore
+from mln_lightning.meta.sharing import Recorder
 from mln_lightning.meta.stateless import Params, Stateless, aliases, call
+from mln_lightning.meta.tangent import forward_mode
 
 
 def compile_stateless(
@@ -19,7 +28,7 @@ def compile_stateless(
     """Compile a network and the forward-mode derivative of its logits, as far as they can be.
 
     The derivative computes the training forward once more, since nothing can be remembered inside
-    compiled code. Everything is tried once here.
+    compiled code. It is compared once with torch's forward mode, and left out if it is wrong.
 
     Args:
         network: its module is compiled in place, see `compile_network`.
@@ -46,29 +55,48 @@ def compile_stateless(
 
     compiled = torch.compile(tangent, fullgraph=True, **compiler_options(backend))
 
-    def quietly(point: Params, direction: Params, buffers: Params, images: Tensor) -> Tensor:
+    def derivative(point: Params, direction: Params, buffers: Params, images: Tensor) -> Tensor:
         dual.prepare()
         plain = {name: p.detach() for name, p in point.items()}
-        # Only the plain formula of attention has a forward derivative.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        # Only the plain formula of attention has a forward derivative; and the values must have
+        # the precision of the training forward, see `mixed`.
+        full = torch.autocast(images.device.type, enabled=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), full:
             found: Tensor = compiled(plain, direction, buffers, images)
         return found
 
     params = dict(module.named_parameters())
     try:
-        with preserved(images.device):
-            direction = _gradients(network, params, meta_images)
-            quietly(params, direction, network.snapshot(), images)
-    except Exception as error:  # the compilers below may fail in any way
-        say_why(f"The meta gradient of {type(module).__name__} cannot be compiled", error)
+        with quietly(), preserved(images.device):
+            # As in a meta step: with its precision, and with tensors that are no parameters.
+            _gradients(network, params, images)
+            moved = {
+                k: p.detach().clone().requires_grad_(p.requires_grad) for k, p in params.items()
+            }
+            direction = _gradients(network, moved, meta_images)
+            draws = random_state(images.device)
+            found = derivative(params, direction, network.snapshot(), images)
+            restore(draws)
+            with eagerly(module):
+                right = forward_mode(
+                    lambda point: call(module, point, network.snapshot(), images),
+                    params,
+                    direction,
+                    Recorder(),
+                )
+        # Code of one's own within a network may be derived wrongly without a word (torch 2.15).
+        # That is no matter of rounding, which in float32 can reach a few thousandths.
+        error = (found - right).norm() / right.norm().clamp(min=torch.finfo(right.dtype).tiny)
+        if not error < 0.05:
+            raise ArithmeticError(f"its result is wrong by {float(error):.0%}")
+    except Exception as problem:  # the compilers below may fail in any way
+        say_why(f"The meta gradient of {type(module).__name__} cannot be compiled", problem)
         return
-    network.tangent = quietly
+    network.tangent = derivative
 
 
 def _gradients(network: Stateless, params: Params, images: Tensor) -> dict[str, Tensor]:
-    """At parameters that are not the network's own, as those after a virtual step."""
-    moved = {name: p.detach().clone().requires_grad_(p.requires_grad) for name, p in params.items()}
-    logits = call(network.network, moved, network.snapshot(), images)
-    names = [name for name, p in moved.items() if p.requires_grad]
-    grads = torch.autograd.grad(logits.sum(), [moved[k] for k in names], materialize_grads=True)
+    logits = call(network.network, params, network.snapshot(), images)
+    names = [name for name, p in params.items() if p.requires_grad]
+    grads = torch.autograd.grad(logits.sum(), [params[k] for k in names], materialize_grads=True)
     return dict(zip(names, grads, strict=True))

@@ -43,7 +43,7 @@ def compile_network(network: nn.Module, images: Tensor, backend: str = COMPILER)
     network.compile(**compiler_options(backend))
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     try:
-        with preserved(images.device), torch.enable_grad():
+        with quietly(), preserved(images.device), torch.enable_grad():
             wanted = [p for p in network.parameters() if p.requires_grad]
             torch.autograd.grad(network(images).sum(), wanted, allow_unused=True)
     except Exception as error:  # the compilers below may fail in any way
@@ -68,6 +68,14 @@ def eagerly(network: nn.Module) -> Iterator[None]:
         yield
         return
     with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Inside, nobody hears the advice that compilers and what they trace give."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         yield
 
 

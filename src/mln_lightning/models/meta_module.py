@@ -95,8 +95,9 @@ class MetaModule(NoisyLabelModule, ABC):
         self._meta_optimizer = meta_optimizer
 
     def compile_pieces(self, batch: TrainBatch, backend: str = COMPILER) -> None:
-        """The network, and the derivative of its logits for ``meta_backend="jvp"``."""
-        if self.meta_backend == "jvp":
+        """The network, and on one process the derivative of its logits for ``jvp``."""
+        # Of sums over processes a compiled derivative is silently wrong (torch 2.15).
+        if self.meta_backend == "jvp" and processes.count() == 1:
             images, meta_images = batch["train"].images, batch["meta"].images
             compile_stateless(self._at_theta, images, meta_images, backend)
         else:
@@ -204,8 +205,9 @@ class MetaModule(NoisyLabelModule, ABC):
         mean: list[Tensor] = []
 
         def clean_loss(params: Params) -> Tensor:
-            mean.append(cross_entropy(self._at_virtual(params, meta.images), meta.labels))
-            return mean[0] * self.shared.meta_share
+            loss = cross_entropy(self._at_virtual(params, meta.images), meta.labels)
+            mean.append(loss.detach())  # with its graph it would keep θ' in memory
+            return loss * self.shared.meta_share
 
         step = meta_step(
             self._at_theta,
@@ -223,7 +225,7 @@ class MetaModule(NoisyLabelModule, ABC):
             scale=loss_scale(self),
         )
         refuse_overflow(self, step.grads)
-        return step._replace(meta_loss=mean[0].detach())
+        return step._replace(meta_loss=mean[0])
 
     def _record_norm(self, grads: Sequence[Tensor]) -> None:
         norm = torch.stack(torch._foreach_norm(list(grads))).norm()

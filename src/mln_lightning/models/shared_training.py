@@ -75,8 +75,10 @@ class SharedTraining:
                 f"{name} cannot train on {module.trainer.world_size} processes: "
                 f"{module.whole_batch}; set trainer.devices=1."
             )
-        synchronise_batch_norm(module)
         trained = {id(p) for p in module.trained_parameters()}
+        for part in module.children():  # a frozen encoder has nothing to synchronise
+            if any(id(p) in trained for p in part.parameters()):
+                synchronise_batch_norm(part)
         hidden = [name for name, p in module.named_parameters() if id(p) not in trained]
         hidden += [name for name, _ in module.named_buffers()]
         DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(  # type: ignore[no-untyped-call]

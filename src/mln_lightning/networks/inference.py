@@ -16,7 +16,7 @@ from torch.func import functional_call
 from torch.fx.experimental.optimization import fuse
 
 from mln_lightning.meta import COMPILER, eagerly
-from mln_lightning.meta.compiling import compiler_options, say_why
+from mln_lightning.meta.compiling import compiler_options, quietly, say_why
 from mln_lightning.networks.head import features
 
 InferenceMode = Literal["exact", "folded", "bf16"]
@@ -76,7 +76,8 @@ class InferenceFeatures:
         self._compiled = torch.compile(run, fullgraph=True, **compiler_options(backend))
         self._compiled_for = images.shape, images.device
         try:
-            self(images)
+            with quietly():
+                self(images)
         except Exception as error:  # the compilers below may fail in any way
             self._compiled = None
             say_why(f"The encoder {type(self.network).__name__} cannot be compiled", error)
