@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +20,12 @@ def accelerator() -> torch.device:
 
 
 def about(device: torch.device) -> dict[str, str]:
-    """Hardware, versions, date and commit."""
+    """Hardware, how busy it was before, versions, date and commit."""
     return {
         "device": str(device),
         "machine": _name(device),
         "threads": str(torch.get_num_threads()),
+        "load": f"{os.getloadavg()[0]:.1f} on {os.cpu_count()} cores",
         "torch": torch.__version__,
         "python": platform.python_version(),
         "date": datetime.date.today().isoformat(),
@@ -35,8 +37,8 @@ def sentence(known: Mapping[str, str]) -> str:
     """What `about` knows, for a reader."""
     threads = "1 thread" if known["threads"] == "1" else f"{known['threads']} threads"
     return (
-        f"{known['machine']}, {threads}, torch {known['torch']}, {known['date']}, "
-        f"commit {known['commit']}"
+        f"{known['machine']}, {threads}, load before {known['load']}, torch {known['torch']}, "
+        f"{known['date']}, commit {known['commit']}"
     )
 
 

@@ -73,7 +73,14 @@ def test_goals_of_a_gpu() -> None:
 
 def test_pages_are_filled(tmp_path: Path) -> None:
     table = Table("title", ("way", "ms"), [("ours", "1"), ("theirs", "2")], "A note.")
-    about = {"machine": "M", "threads": "2", "torch": "2.9", "date": "2026-01-02", "commit": "abc"}
+    about = {
+        "machine": "M",
+        "threads": "2",
+        "load": "0.1 on 2 cores",
+        "torch": "2.9",
+        "date": "2026-01-02",
+        "commit": "abc",
+    }
     (tmp_path / "here.json").write_text(
         json.dumps({"about": about, "tables": {"steps": asdict(table)}})
     )
@@ -84,7 +91,8 @@ def test_pages_are_filled(tmp_path: Path) -> None:
     shown = "| way | ms |\n| --- | ---: |\n| ours | 1 |\n| theirs | 2 |\n\nA note.\n"
     expected = (
         f"before\n<!-- bench here steps -->\n{shown}<!-- end -->\nbetween\n<!-- bench here about "
-        "-->\nMeasured on M, 2 threads, torch 2.9, 2026-01-02, commit abc.\n<!-- end -->\nafter\n"
+        "-->\nMeasured on M, 2 threads, load before 0.1 on 2 cores, torch 2.9, 2026-01-02, commit abc.\n"
+        "<!-- end -->\nafter\n"
     )
     assert pages.filled(page, tmp_path) == expected
     assert pages.filled(expected, tmp_path) == expected
