@@ -91,7 +91,8 @@ def test_pages_are_filled(tmp_path: Path) -> None:
     shown = "| way | ms |\n| --- | ---: |\n| ours | 1 |\n| theirs | 2 |\n\nA note.\n"
     expected = (
         f"before\n<!-- bench here steps -->\n{shown}<!-- end -->\nbetween\n<!-- bench here about "
-        "-->\nMeasured on M, 2 threads, load before 0.1 on 2 cores, torch 2.9, 2026-01-02, commit abc.\n"
+        "-->\nMeasured on M, 2 threads, load before 0.1 on 2 cores, torch 2.9, 2026-01-02, "
+        "commit abc.\n"
         "<!-- end -->\nafter\n"
     )
     assert pages.filled(page, tmp_path) == expected
