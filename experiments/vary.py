@@ -44,7 +44,7 @@ def of(rows: list[Row], experiment: str, change: Change, noise: str) -> list[Row
         for row in rows
         if row["noise"] == noise
         and row["model"] == (model or "metalabelnet")
-        and set(row["other"].split()) == wanted
+        and set(row["other"].replace("=True", "=true").split()) == wanted  # as Hydra writes it
     ]
 
 
