@@ -25,39 +25,44 @@ class Cost:
             steps were taken.
         live_bytes: most bytes of tensors alive at once: parameters, optimiser state, gradients,
             both batches, and what the step makes.
-        cuda_bytes: most bytes that CUDA's allocator had handed out, beyond what was there before
-            the step was made, so without the batches; None elsewhere.
     """
 
     flops: float
     live_bytes: int
-    cuda_bytes: int | None
 
 
-def count(step: Step, batch: TrainBatch, held: int = 0, steps: int = 1) -> Cost:
-    """Cost of a step, which runs twice, on a CUDA device three times.
+def count(step: Step, batch: TrainBatch, steps: int = 1) -> Cost:
+    """Cost of a step, the same on every device; on the meta device nothing is computed.
 
     Args:
-        step: newly made.
+        step: newly made; it is taken twice.
         batch: for all runs.
-        held: bytes that CUDA's allocator had handed out before the step was made.
-        steps: taken in each run, where not all are alike.
+        steps: to take in place of one, where not all are alike.
     """
-    device = batch["train"].images.device
     with FlopCounterMode(display=False) as counter:
         _repeat(step, batch, steps)
     # Optimisers have made their state in the first step.
     gc.collect()
     with live_memory(step, batch) as memory:
         _repeat(step, batch, steps)
-    cuda_bytes = None
-    if device.type == "cuda":
-        gc.collect()
-        torch.cuda.reset_peak_memory_stats(device)
-        _repeat(step, batch, steps)
-        torch.cuda.synchronize(device)
-        cuda_bytes = torch.cuda.max_memory_allocated(device) - held
-    return Cost(counter.get_total_flops() / steps, memory.peak, cuda_bytes)
+    return Cost(counter.get_total_flops() / steps, memory.peak)
+
+
+def allocated(step: Step, batch: TrainBatch, held: int) -> int:
+    """Most bytes that CUDA's allocator has handed out during a step, the batches apart.
+
+    Args:
+        step: newly made; it is taken twice.
+        batch: on the device.
+        held: bytes that were handed out before the step was made.
+    """
+    device = batch["train"].images.device
+    step(batch)  # libraries choose their algorithms, optimisers make their state
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats(device)
+    step(batch)
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - held
 
 
 def _repeat(step: Step, batch: TrainBatch, steps: int) -> None:

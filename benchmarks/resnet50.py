@@ -11,7 +11,7 @@ from torch import nn
 from torchvision.models import resnet50
 
 from benchmarks.goals import photograph_goals
-from benchmarks.measure import Cost, count
+from benchmarks.measure import Cost, allocated, count
 from benchmarks.published import PublishedStep
 from benchmarks.report import Report, Table
 from benchmarks.steps import NUM_CLASSES, Step, metalabelnet, plain, random_batch
@@ -84,17 +84,12 @@ def counts(size: int = SIZE) -> dict[str, Cost]:
 
 def on_device(device: torch.device, budget: float) -> tuple[dict[str, list[float]], dict[str, int]]:
     """Seconds of each kind of step, and the most bytes that CUDA's allocator handed out for it."""
+    batch = random_batch(SHAPE, SIZE, device)
     steps: dict[str, Step] = {}
     held: dict[str, int] = {}
     for name, make in STEPS.items():
         before = torch.cuda.memory_allocated(device)
-        batch = random_batch(SHAPE, SIZE, device)
-        step = steps[name] = make(resnet50(num_classes=NUM_CLASSES).to(device))
-        step(batch)  # libraries choose their algorithms, optimisers make their state
-        torch.cuda.reset_peak_memory_stats(device)
-        step(batch)
-        held[name] = torch.cuda.max_memory_allocated(device) - before
-        del batch
-    batch = random_batch(SHAPE, SIZE, device)
+        steps[name] = make(resnet50(num_classes=NUM_CLASSES).to(device))
+        held[name] = allocated(steps[name], batch, before)
     actions = {name: partial(step, batch) for name, step in steps.items()}
     return take_turns(actions, budget, device), held

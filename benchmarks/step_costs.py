@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from benchmarks.goals import step_goals
-from benchmarks.measure import Cost, count
+from benchmarks.measure import Cost, allocated, count
 from benchmarks.published import PublishedStep
 from benchmarks.report import Goal, Report, Table, seconds
 from benchmarks.steps import NUM_CLASSES, Step, metalabelnet, plain, random_batch
@@ -40,7 +40,7 @@ class StepCost:
     """What one kind of step costs; ratios of times are taken within rounds.
 
     Attributes:
-        cuda_bytes: see `Cost`.
+        cuda_bytes: see `allocated`; None without CUDA.
     """
 
     rounds: int
@@ -138,15 +138,20 @@ def measure_steps(
         device: where to run.
         budget: seconds for the timed rounds.
     """
-    batch = random_batch(shape, size, device)
+    batch, nothing = random_batch(shape, size, device), random_batch(shape, size, "meta")
     plain(network().to(device))(batch)  # work space that the device's libraries keep
     steps: dict[str, Step] = {}
     counts: dict[str, Cost] = {}
+    cuda_bytes: dict[str, int] = {}
     for name, make in STEPS.items():
+        counts[name] = count(make(network().to("meta")), nothing)
         held = torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
         torch.manual_seed(0)
         steps[name] = make(network().to(device))
-        counts[name] = count(steps[name], batch, held)
+        if device.type == "cuda":
+            cuda_bytes[name] = allocated(steps[name], batch, held)
+        else:
+            steps[name](batch)
     times = take_turns({name: partial(step, batch) for name, step in steps.items()}, budget, device)
 
     base = counts[PLAIN]
@@ -160,12 +165,10 @@ def measure_steps(
             flops_in_plain_steps=found.flops / base.flops,
             live_bytes=found.live_bytes,
             memory_in_plain_steps=found.live_bytes / base.live_bytes,
-            cuda_bytes=found.cuda_bytes,
-            cuda_memory_in_plain_steps=_quotient(found.cuda_bytes, base.cuda_bytes),
+            cuda_bytes=cuda_bytes.get(name),
+            cuda_memory_in_plain_steps=(
+                cuda_bytes[name] / cuda_bytes[PLAIN] if name in cuda_bytes else None
+            ),
         )
         for name, found in counts.items()
     }
-
-
-def _quotient(part: int | None, whole: int | None) -> float | None:
-    return None if part is None or whole is None else part / whole

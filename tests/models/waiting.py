@@ -1,4 +1,7 @@
-"""What makes the host wait for a device, noticed on the CPU."""
+"""What makes the host wait for a device, noticed on the CPU.
+
+A function mode and no dispatch mode: under the latter some derivatives are rounded otherwise.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,16 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
-from torch.nn.functional import one_hot
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
-aten = torch.ops.aten
-READ = {  # the size of the result, or what the host does next, depends on the values
-    aten._local_scalar_dense.default: "a number read",
-    aten.nonzero.default: "nonzero",
-    aten.masked_select.default: "masked_select",
-    aten._unique2.default: "unique",
-    aten.unique_dim.default: "unique",
-    aten.repeat_interleave.Tensor: "repeat_interleave",
-}
-MASKED = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default)
-TO_THE_HOST = (Tensor.cpu, Tensor.tolist, Tensor.numpy)
+# The host goes on with the values, or with how many there are.
+READ = frozenset(
+    {
+        *("item", "tolist", "cpu", "numpy", "__array__"),
+        *("__bool__", "__float__", "__int__", "__index__"),
+        *("nonzero", "masked_select", "unique", "unique_consecutive", "_unique2", "argwhere"),
+    }
+)
 ON_THE_HOST = (  # where numbers are read that never were on a device, by file and function
     ("torch/optim/", ""),  # optimisers count their steps there
     ("mln_lightning/models/base.py", "draws"),
@@ -33,29 +31,7 @@ ON_THE_HOST = (  # where numbers are read that never were on a device, by file a
 )
 
 
-class _Operators(TorchDispatchMode):
-    def __init__(self, found: set[str]) -> None:
-        super().__init__()
-        self.found = found
-
-    def __torch_dispatch__(
-        self,
-        func: Callable[..., Any],
-        types: Iterable[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        if func in READ and not _on_the_host():
-            self.found.add(READ[func])
-        if func in MASKED:
-            masked = any(i is not None and i.dtype == torch.bool for i in args[1])
-            # One number for all places of a mask is filled in without asking how many there are.
-            if masked and (len(args) < 3 or args[2].ndim > 0):
-                self.found.add("a selection by a mask")
-        return func(*args, **(kwargs or {}))
-
-
-class _Functions(TorchFunctionMode):
+class _Watch(TorchFunctionMode):
     def __init__(self, found: set[str]) -> None:
         super().__init__()
         self.found = found
@@ -68,17 +44,26 @@ class _Functions(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if func in TO_THE_HOST:
-            self.found.add(f"{func.__name__}()")
+        name = getattr(func, "__name__", "")
+        if name in READ and not _on_the_host():
+            self.found.add(name)
+        # One number for all places of a mask is filled in without asking how many there are.
+        taken = name == "__getitem__" or (name == "__setitem__" and isinstance(args[2], Tensor))
+        if taken and _has_mask(args[1]):
+            self.found.add("a mask")
+        if func is torch.where and len(args) == 1:
+            self.found.add("where")
         if func is Tensor.to and not kwargs.get("non_blocking") and _names_a_device(args):
-            self.found.add("to(device) that waits")
+            self.found.add("to(device)")
         made = func in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
         if made and kwargs.get("device") is not None:
             self.found.add("numbers made on the device")
-        if func is one_hot:  # reads its argument on the CPU only
-            with torch._C._DisableTorchDispatch():
-                return func(*args, **kwargs)
         return func(*args, **kwargs)
+
+
+def _has_mask(index: Any) -> bool:
+    parts = index if isinstance(index, tuple) else (index,)
+    return any(isinstance(part, Tensor) and part.dtype == torch.bool for part in parts)
 
 
 def _names_a_device(args: tuple[Any, ...]) -> bool:
@@ -97,8 +82,8 @@ def _on_the_host() -> bool:
 
 @contextmanager
 def waits(found: set[str]) -> Iterator[None]:
-    """Adds a word on all that would wait inside."""
-    with _Operators(found), _Functions(found):
+    """Adds the name of all that would wait inside."""
+    with _Watch(found):
         yield
 
 

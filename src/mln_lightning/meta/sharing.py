@@ -89,8 +89,9 @@ class Replayer(TorchFunctionMode):
         options = {name: option for name, option in kwargs.items() if name != "bias"}
         if output is None:
             output = func(value, weight, bias, *rest, **options)
-        # Autocast may be off here for the sake of the values. Tangents get the type of the values:
-        # torch's own derivative of batch-norm mixes the two types on a CPU, and then fails.
+        # Autocast may be off here for the sake of the values, whose type a dual tensor wants for
+        # its tangent too. That also keeps batch-norm's forward derivative from seeing two types,
+        # at which torch failed on a CPU; by themselves 2.6.0 and 2.15.0 do not mix them.
         kind = value.device.type
         with torch.autocast(kind, dtype=self.half, enabled=self.half is not None):
             tangent = func(value, weight_tangent, bias_tangent, *rest, **options)

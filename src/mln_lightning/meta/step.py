@@ -194,6 +194,8 @@ def _gradient(
     grads = torch.autograd.grad(
         output, inputs, grad_outputs=pull, retain_graph=keep, materialize_grads=True
     )
+    # torch 2.6 makes zeros that require grad for what the output does not depend on.
+    grads = tuple(grad.detach() for grad in grads)
     return total(torch._foreach_div(grads, scale) if scale != 1.0 else grads)
 
 

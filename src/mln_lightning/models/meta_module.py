@@ -204,8 +204,9 @@ class MetaModule(NoisyLabelModule, ABC):
         mean: list[Tensor] = []
 
         def clean_loss(params: Params) -> Tensor:
-            mean.append(cross_entropy(self._at_virtual(params, meta.images), meta.labels))
-            return mean[0] * self.shared.meta_share
+            loss = cross_entropy(self._at_virtual(params, meta.images), meta.labels)
+            mean.append(loss.detach())  # with its graph it would keep θ' in memory
+            return loss * self.shared.meta_share
 
         step = meta_step(
             self._at_theta,
@@ -223,7 +224,7 @@ class MetaModule(NoisyLabelModule, ABC):
             scale=loss_scale(self),
         )
         refuse_overflow(self, step.grads)
-        return step._replace(meta_loss=mean[0].detach())
+        return step._replace(meta_loss=mean[0])
 
     def _record_norm(self, grads: Sequence[Tensor]) -> None:
         norm = torch.stack(torch._foreach_norm(list(grads))).norm()
