@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from mln_lightning import launch
-from mln_lightning.config import Job, compose, hash_suffix, plan
+from mln_lightning.config import Job, hash_suffix, plan
 from mln_lightning.errors import RunStopped, UserError
 from mln_lightning.failure import Failure, ProcessFailedError
 from mln_lightning.launch import (
@@ -64,7 +65,7 @@ BATCH = {"SLURM_PROCID": 0, "SLURM_NTASKS": 2, "SLURM_JOB_NAME": "train"}  # sba
     ],
 )
 def test_devices(asked: str, count: int | None) -> None:
-    assert devices_of(compose([f"trainer.devices={asked}"])) == count
+    assert devices_of(OmegaConf.from_dotlist([f"trainer.devices={asked}"])) == count
 
 
 @pytest.mark.parametrize(
@@ -85,7 +86,7 @@ def test_processes_to_start(
     line: str, variables: dict[str, object], count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment(monkeypatch, **variables)
-    assert processes_to_start(compose(line.split())) == count
+    assert processes_to_start(OmegaConf.from_dotlist(line.split())) == count
 
 
 def test_the_first_process_by_every_launcher_s_names(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,81 +191,76 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> list[Exception | BaseException
     return outcomes
 
 
-def test_several_processes_train_and_this_one_does_not(
-    mln: Call, job: FakeJob, processes: list[Exception], outputs: Path
+def launched(folder: Path) -> None:
+    launch.launch(Job(OmegaConf.create({}), folder, {}, []), 2)
+
+
+def test_what_follows_a_killed_process(processes: list[Exception], tmp_path: Path) -> None:
+    killed = ProcessFailedError(Failure("Rank 1 was killed.", "last words", 1))
+    processes += [killed, killed]
+    with pytest.raises(ProcessFailedError) as caught:
+        launched(tmp_path)
+    assert caught.value.failure == Failure(
+        "Rank 1 was killed. There is no checkpoint yet; the same command starts anew.",
+        "last words",
+        1,
+    )
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(ProcessFailedError, match=r"killed. The same .* from \S+/last\.ckpt\.$"):
+        launched(tmp_path)
+
+
+@pytest.mark.parametrize("sentence", ["No such data.", None])
+def test_what_a_process_says_itself_is_left_alone(
+    processes: list[Exception], tmp_path: Path, sentence: str | None
 ) -> None:
-    assert mln("noise=asym", "trainer.devices=2") == 0
-    assert job.calls == []
-    assert (outputs / RUN / "results.json").exists()
+    failure = Failure(sentence, "Traceback", 1 if sentence is None else 2)
+    processes.append(ProcessFailedError(failure))
+    with pytest.raises(ProcessFailedError) as caught:
+        launched(tmp_path)
+    assert caught.value.failure == failure
+
+
+def test_stopped_processes_tell_the_newest_checkpoint(
+    processes: list[BaseException], tmp_path: Path
+) -> None:
+    processes += [RunStopped(signal.SIGTERM), RunStopped(signal.SIGTERM)]
+    with pytest.raises(RunStopped, match="Stopped by SIGTERM before the first checkpoint"):
+        launched(tmp_path)
+    (tmp_path / "last.ckpt").touch()
+    with pytest.raises(RunStopped, match=r"continues from \S+/last\.ckpt"):
+        launched(tmp_path)
 
 
 def test_a_process_that_was_killed(
-    mln: Call, processes: list[Exception], outputs: Path, capsys: pytest.CaptureFixture[str]
+    mln: Call,
+    job: FakeJob,
+    processes: list[Exception],
+    outputs: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    killed = ProcessFailedError(Failure("Rank 1 was killed.", "last words\n", 1))
-    processes += [killed, killed]
-    assert mln("noise=asym", "trainer.devices=2") == 1
-    assert capsys.readouterr().err == (
-        "Rank 1 was killed. There is no checkpoint yet; the same command starts anew.\n"
-    )
+    (outputs / RUN).mkdir(parents=True)
     (outputs / RUN / "last.ckpt").touch()
+    processes.append(ProcessFailedError(Failure("Rank 1 was killed.", "last words\n", 1)))
     assert mln("noise=asym", "trainer.devices=2") == 1
     said = f"Rank 1 was killed. The same command continues from outputs/{RUN}/last.ckpt.\n"
     assert capsys.readouterr().err == said
     assert (outputs / RUN / "error.txt").read_text() == f"last words\n\n{said}"
+    assert job.calls == [], "this process trains nothing itself"
 
 
-def test_a_process_that_was_refused(
-    mln: Call, processes: list[Exception], outputs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    processes.append(ProcessFailedError(Failure("No such data.", "Traceback", 2)))
-    assert mln("noise=asym", "trainer.devices=2") == 2
-    assert capsys.readouterr().err == "No such data.\n"
-    assert (outputs / RUN / "error.txt").read_text() == "Traceback\nNo such data.\n"
-
-
-def test_a_process_with_a_bug(
-    mln: Call, processes: list[Exception], capsys: pytest.CaptureFixture[str]
+def test_a_sweep_goes_on_after_a_process_with_a_bug(
+    mln: Call, job: FakeJob, processes: list[Exception], capsys: pytest.CaptureFixture[str]
 ) -> None:
     processes.append(ProcessFailedError(Failure(None, "Traceback\nZeroDivisionError: 1\n", 1)))
-    assert mln("noise=asym", "trainer.devices=2") == 1
-    assert capsys.readouterr().err == "Traceback\nZeroDivisionError: 1\n"
-
-
-def test_stopped_processes_tell_the_newest_checkpoint(
-    mln: Call, processes: list[BaseException], outputs: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (outputs / RUN).mkdir(parents=True)
-    (outputs / RUN / "last.ckpt").touch()
-    processes.append(RunStopped(signal.SIGTERM))
-    assert mln("noise=asym", "trainer.devices=2") == 143
-    assert f"continues from outputs/{RUN}/last.ckpt" in capsys.readouterr().err
-
-
-def test_a_sweep_goes_on_after_a_killed_process(
-    mln: Call, processes: list[Exception], capsys: pytest.CaptureFixture[str]
-) -> None:
-    processes.append(ProcessFailedError(Failure("Rank 1 was killed.", "", 1)))
     assert mln("-m", "noise=asym", "trainer.devices=2", "seed=0,1") == 1
     said = capsys.readouterr()
-    assert said.err.startswith("failed: Rank 1 was killed. There is no checkpoint")
+    assert said.err == "failed: ZeroDivisionError: 1\n"
     assert said.out.count("\nfinished  ") == said.out.count("\nfailed    ") == 1
+    assert job.calls == []
 
 
-def test_another_process_of_a_launcher_is_silent_and_writes_nothing(
-    mln: Call,
-    job: FakeJob,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    environment(monkeypatch, **TORCHRUN)
-    assert started_by_others()
-    assert mln("noise=asym", "trainer.devices=2") == 0
-    assert len(job.calls) == 1
-    assert capsys.readouterr() == ("", "")
-
-
-def test_another_process_of_a_launcher_skips_the_runs_that_the_first_one_skips(
+def test_another_process_of_a_launcher_is_silent_and_runs_what_the_first_one_runs(
     mln: Call,
     job: FakeJob,
     outputs: Path,
@@ -277,6 +273,7 @@ def test_another_process_of_a_launcher_skips_the_runs_that_the_first_one_skips(
         (folder / "last.ckpt").touch()
     (outputs / RUN / "results.json").touch()
     environment(monkeypatch, **TORCHRUN)
+    assert started_by_others()
     assert mln("-m", "noise=asym", "trainer.devices=2", "seed=0,1") == 0
     assert [run_dir.name for run_dir, *_ in job.calls] == ["seed-1"]
     assert capsys.readouterr() == ("", "")
