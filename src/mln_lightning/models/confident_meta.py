@@ -53,9 +53,9 @@ class ConfidentMeta(nn.Module):
             data: whose training part is looked at, without augmentation.
             device: of the network.
         """
-        part, dtype = data.parts.train, next(network.parameters()).dtype
+        part = data.parts.train
         with evaluating(network):
-            parts = [network(images.to(dtype)) for images in data.images_of(part, device)]
+            parts = [network(images) for images in data.images_of(part, device)]
         logits = torch.cat(parts).cpu().double()
         known = (part.labels != UNKNOWN).nonzero().flatten()
         labels = part.labels[known]

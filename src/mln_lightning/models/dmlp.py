@@ -133,7 +133,7 @@ class DMLP(NoisyLabelModule):
     def _encoded(self, part: Part) -> Tensor:
         """Features ``(n, F)`` of a set in the order of its rows."""
         images = self.data.images_of(part, self.device)
-        return torch.cat([self.encode(x.to(self.dtype)).to(self.dtype) for x in images])
+        return torch.cat([self.encode(x).to(self.dtype) for x in images])
 
     def _purify_batches(self, size: int) -> Iterator[Tensor]:
         """Rows of every step: the training part in random order, over and over in equal parts."""

@@ -121,7 +121,7 @@ class ForwardCorrection(NoisyLabelModule):
         """``(n, C)`` what the network takes the images of a set to be observed as."""
         batches = self.data.images_of(part, self.device)
         with evaluating(self.network):
-            logits = [self.network(images.to(self.dtype)).to(self.dtype) for images in batches]
+            logits = [self.network(images).to(self.dtype) for images in batches]
         return torch.cat(logits).softmax(dim=1)
 
 

@@ -113,7 +113,7 @@ class MLNT(NoisyLabelModule):
         part = self.data.parts.train
         with evaluating(self.network):
             found = [
-                features(self.network, self.head, images.to(self.dtype)).float().cpu()
+                features(self.network, self.head, images).float().cpu()
                 for images in self.data.images_of(part, self.device)
             ]
         labelled = part.labels != UNKNOWN
